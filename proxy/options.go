@@ -1,0 +1,81 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// Defaults of [Options]; sizes in bytes.
+const (
+	DefaultListen          = "127.0.0.1:6380"
+	DefaultMaxClients      = 10000
+	DefaultMaxInFlight     = 1024
+	DefaultOutputHighWater = 1 << 20
+	DefaultOutputHardLimit = 256 << 20
+	DefaultMaxLagBytes     = 64 << 20
+	DefaultMaxLag          = 10 * time.Second
+	DefaultObserveEvery    = 100 * time.Millisecond
+	DefaultDiscoverEvery   = time.Second
+	DefaultConnectTimeout  = time.Second
+	DefaultDrainTimeout    = 10 * time.Second
+	DefaultHealthTimeout   = time.Second
+)
+
+// ReadFrom says which nodes may answer a read.
+type ReadFrom string
+
+// The read policies.
+const (
+	ReadFromReplica ReadFrom = "replica" // replicas, the master where none is eligible
+	ReadFromMaster  ReadFrom = "master"  // the master only
+	ReadFromNearest ReadFrom = "nearest" // any node, fewest requests in flight
+)
+
+// Consistency says what a read may return.
+type Consistency string
+
+// The consistency modes (see DESIGN.md).
+const (
+	ConsistencyEventual Consistency = "eventual" // any eligible replica, however far behind within the lag limits
+	ConsistencyMaster   Consistency = "master"   // every read on the master
+)
+
+// Listener is one address that clients connect to.
+type Listener struct {
+	Network     string // "tcp" or "unix"
+	Address     string // HOST:PORT, or the socket's path
+	Consistency Consistency
+	ReadFrom    ReadFrom
+}
+
+// Options configure a [Server]. Zero fields take their defaults in [New].
+type Options struct {
+	Listeners []Listener
+	Loops     int // event loops; default one per CPU
+
+	Master   string   // HOST:PORT of the master, or of any node that knows it
+	Replicas []string // HOST:PORT of replicas that INFO does not show
+
+	User     string // upstream ACL user, "" for the default user
+	Password string // upstream password, "" for none
+
+	MaxClients      int           // clients over all loops; one more is refused as Redis refuses it
+	IdleTimeout     time.Duration // close a client that sent nothing for so long; 0 never
+	MaxInFlight     int           // requests of one session in flight before it is no longer read
+	OutputHighWater int           // bytes waiting for a client before it is no longer read
+	OutputHardLimit int           // bytes waiting for a client before it is closed
+	MaxLagBytes     int64         // a replica further behind is not read
+	MaxLag          time.Duration // a replica longer behind is not read
+	ObserveEvery    time.Duration // how often each node is asked for its ROLE
+	DiscoverEvery   time.Duration // how often INFO is read for replicas
+	HealthTimeout   time.Duration // an observer that waits longer marks its node down
+	ConnectTimeout  time.Duration // for an upstream connection including its handshake
+	DrainTimeout    time.Duration // how long Close waits for requests in flight
+
+	DeniedCommands []string // lower case; nil for DefaultDeniedCommands
+
+	Logger     *zap.Logger           // nil logs nothing
+	Registerer prometheus.Registerer // nil registers nothing
+}
