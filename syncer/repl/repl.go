@@ -1,6 +1,20 @@
-// Package repl holds the positions of Redis replication: replication ids and
-// offsets. It is the only package that both proxy and syncer use, and it
-// imports nothing of ours.
+// Package repl holds the positions of Redis replication: replication ids,
+// offsets and histories. It is the only package that both proxy and syncer
+// use, and it imports nothing of ours.
+//
+// Redis counts the bytes of a history from 1 and names a place among them in
+// two ways, one apart. Both have a type here, so that they cannot be confused,
+// and the conversions and comparisons between them are in this package alone:
+//
+//	bytes:     1   2   3  …  98  99  100 | 101  102  …
+//	                                ^        ^
+//	 Pos, "last byte included" -----+        +----- Want, "next byte wanted"
+//
+//	Pos  (have)  +FULLRESYNC id 100, REPLCONF ACK 100, master_repl_offset:100,
+//	             ROLE, an RDB file's repl-offset
+//	Want (next)  PSYNC id 101, second_repl_offset:101
+//
+// All types are values: they may be copied and used by any goroutine.
 package repl
 
 import (
