@@ -1,0 +1,171 @@
+package topology
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	minRoundGap = 10 * time.Millisecond // between rounds, however often one is asked for
+	minBackoff  = 20 * time.Millisecond // before the first attempt to reconnect
+	maxBackoff  = time.Second           // before any other
+)
+
+// observer watches one node: one goroutine, one connection.
+type observer struct {
+	cfg    *Config
+	dial   dialFunc
+	addr   string
+	askNow <-chan struct{} // a round is wanted at once
+	sink   chan<- observation
+
+	cancel context.CancelFunc
+	done   chan struct{} // closed when run has returned
+}
+
+// stop ends the observer and waits for it.
+func (o *observer) stop() {
+	o.cancel()
+	<-o.done
+}
+
+// run observes until ctx is done. A session that ends is reported as the node
+// being down, once per attempt, and begun again after a backoff.
+func (o *observer) run(ctx context.Context) {
+	defer close(o.done)
+	backoff := minBackoff
+	for {
+		answered, err := o.session(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if answered {
+			backoff = minBackoff
+		}
+		if !o.report(ctx, observation{addr: o.addr, at: time.Now(), err: err}) {
+			return
+		}
+		if !wait(ctx, jitter(backoff)) {
+			return
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// session connects and asks round after round until something fails.
+// answered says that the node answered at least one.
+func (o *observer) session(ctx context.Context) (answered bool, err error) {
+	c, err := connect(ctx, o.cfg, o.dial, o.addr)
+	if err != nil {
+		return false, err
+	}
+	defer c.close()
+	var last roleReply
+	var infoAt time.Time // when INFO was last asked
+	asked := true        // not only was it time for a round
+	for {
+		began := time.Now()
+		seen, err := o.round(ctx, c, began)
+		if err != nil {
+			return answered, err
+		}
+		// INFO tells whom the node belongs to. It is asked at its own pace,
+		// and when ROLE shows that it may say something new; while a replica's
+		// link is down each time, see member.held.
+		if r := seen.role; asked || began.Sub(infoAt) >= o.cfg.DiscoverEvery || r != nil &&
+			(r.role != last.role || r.masterAddr != last.masterAddr || r.link != last.link ||
+				r.role == RoleReplica && r.link != linkConnected) {
+			if err := o.info(ctx, c, &seen); err != nil {
+				return answered, err
+			}
+			if infoAt = began; seen.info == nil {
+				infoAt = time.Time{} // refused: each round until it is not
+			}
+		}
+		if seen.role != nil {
+			last = *seen.role
+		}
+		answered = true
+		if !o.report(ctx, seen) || !wait(ctx, min(minRoundGap, o.cfg.ObserveEvery)-time.Since(began)) {
+			return answered, ctx.Err()
+		}
+		select {
+		case <-o.askNow:
+			asked = true
+		case <-time.After(o.cfg.ObserveEvery - time.Since(began)):
+			asked = false
+		case <-ctx.Done():
+			return answered, ctx.Err()
+		}
+	}
+}
+
+// round asks PING and ROLE: whether clients get answers, and how far the node is.
+func (o *observer) round(ctx context.Context, c *connection, at time.Time) (observation, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.HealthTimeout)
+	defer cancel()
+	seen := observation{addr: o.addr, at: at, runID: c.runID}
+	replies, err := c.ask(ctx, []any{"PING"}, []any{"ROLE"})
+	if err != nil {
+		return seen, fmt.Errorf("ask ROLE: %w", err)
+	}
+	seen.ping, seen.refusal = replies[0].refusal, replies[1].refusal
+	if seen.refusal != "" {
+		return seen, nil
+	}
+	role, err := parseRole(replies[1].value)
+	if err != nil {
+		return seen, err
+	}
+	seen.role = &role
+	return seen, nil
+}
+
+// info asks INFO replication and adds it to seen.
+func (o *observer) info(ctx context.Context, c *connection, seen *observation) error {
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.HealthTimeout)
+	defer cancel()
+	replies, err := c.ask(ctx, []any{"INFO", "replication"})
+	if err != nil {
+		return fmt.Errorf("ask INFO: %w", err)
+	}
+	if replies[0].refusal != "" {
+		seen.refusal = replies[0].refusal
+		return nil
+	}
+	text, _ := replies[0].value.(string)
+	info, err := parseReplication(text)
+	if err != nil {
+		return err
+	}
+	seen.info = &info
+	return nil
+}
+
+// report hands an observation to the coordinator; false if ctx is done.
+func (o *observer) report(ctx context.Context, seen observation) bool {
+	select {
+	case o.sink <- seen:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// wait waits for d, or for ctx; false if ctx is done.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// jitter spreads d over its upper half, so that observers that lost a host
+// together do not come back together.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
