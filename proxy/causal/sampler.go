@@ -1,0 +1,318 @@
+package causal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sluice-io/sluice/proxy/topology"
+	"github.com/sluice-io/sluice/syncer/repl"
+)
+
+// Pace of the samples.
+const (
+	// Busy is the least time between two samples of a node.
+	Busy = time.Millisecond
+	// Idle is the time between two samples of a replica that is in step, and of
+	// a master while nothing is written.
+	Idle = 100 * time.Millisecond
+	// recheckAfter is how often a master is asked for its replication id.
+	recheckAfter = time.Second
+	// retryAfter is the rest after a failed connection.
+	retryAfter = 100 * time.Millisecond
+)
+
+// Config configures a [Sampler].
+type Config struct {
+	// Dial connects to a node and authenticates.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// Timeout bounds one question; a node that takes longer is asked again on a
+	// new connection.
+	Timeout time.Duration
+	// OnSample, if set, is called by the master's sampling goroutine after each
+	// sample.
+	OnSample func()
+	Logger   *zap.Logger
+}
+
+// Sampler asks nodes for their offsets, each on a connection of its own.
+type Sampler struct {
+	cfg    Config
+	fences *Fences
+
+	// epoch counts the histories: it rises with each connection to a master.
+	// What a replica applied is comparable within one epoch.
+	epoch  atomic.Uint64
+	replID atomic.Pointer[repl.ReplID] // the master's, of this epoch
+
+	mu      sync.Mutex
+	applied atomic.Pointer[[]*Applied] // by Node.Index; grown under mu
+	tasks   map[*topology.Node]*task   // owned by Update's caller under mu
+	wg      sync.WaitGroup
+	ctx     context.Context
+}
+
+// Applied is how far a replica was when it was last asked.
+type Applied struct {
+	offset atomic.Int64  // -1 unknown
+	epoch  atomic.Uint64 // in which offset holds
+	asked  atomic.Int64  // when the question was put, in nanoseconds of the process's clock
+	kick   chan struct{} // capacity 1: the master has moved
+}
+
+// task is the goroutine that samples one node.
+type task struct {
+	master bool
+	cancel context.CancelFunc
+}
+
+// NewSampler returns a sampler that asks nobody until Update.
+func NewSampler(ctx context.Context, f *Fences, cfg Config) *Sampler {
+	s := &Sampler{cfg: cfg, fences: f, ctx: ctx, tasks: make(map[*topology.Node]*task)}
+	s.applied.Store(new([]*Applied))
+	return s
+}
+
+// Update takes a new view: the nodes in it are sampled from now on, others no
+// more. It must be called by one goroutine at a time and does not block.
+func (s *Sampler) Update(v *topology.View) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	want := make(map[*topology.Node]bool, len(v.Readable)+1) // value: as master
+	for _, n := range v.Readable {
+		want[n] = false
+	}
+	if v.Master != nil {
+		want[v.Master] = true
+	}
+	for n, t := range s.tasks {
+		if master, ok := want[n]; !ok || master != t.master {
+			t.cancel()
+			delete(s.tasks, n)
+		}
+	}
+	for n, master := range want {
+		if s.tasks[n] != nil {
+			continue
+		}
+		ctx, cancel := context.WithCancel(s.ctx)
+		s.tasks[n] = &task{master, cancel}
+		a := s.slot(n)
+		s.wg.Go(func() {
+			defer cancel()
+			s.run(ctx, n, master, a)
+		})
+	}
+}
+
+// Wait waits for all goroutines; the context must be done.
+func (s *Sampler) Wait() { s.wg.Wait() }
+
+// slot returns the record of a node; under mu.
+func (s *Sampler) slot(n *topology.Node) *Applied {
+	list := *s.applied.Load()
+	if n.Index < len(list) {
+		return list[n.Index]
+	}
+	grown := append([]*Applied(nil), list...)
+	for len(grown) <= n.Index {
+		a := &Applied{kick: make(chan struct{}, 1)}
+		a.offset.Store(int64(repl.UnknownOffset))
+		grown = append(grown, a)
+	}
+	s.applied.Store(&grown)
+	return grown[n.Index]
+}
+
+// HasApplied reports whether the replica n, asked after the time since (of
+// [Clock]), had applied need in the history that is current. Any goroutine may
+// call it; it does not block.
+func (s *Sampler) HasApplied(n *topology.Node, need repl.Offset, since int64) bool {
+	list := *s.applied.Load()
+	if n.Index >= len(list) {
+		return false
+	}
+	a := list[n.Index]
+	// The epoch first, then the offset: a newer offset is right as well.
+	return a.epoch.Load() == s.epoch.Load() && a.asked.Load() > since && a.offset.Load() >= int64(need)
+}
+
+// Kick has n asked soon. Any goroutine may call it; it does not block.
+func (s *Sampler) Kick(n *topology.Node) {
+	if list := *s.applied.Load(); n.Index < len(list) {
+		list[n.Index].wake()
+	}
+}
+
+func (a *Applied) wake() {
+	select {
+	case a.kick <- struct{}{}:
+	default:
+	}
+}
+
+// start is the origin of Clock.
+var start = time.Now()
+
+// Clock returns nanoseconds of the process's monotonic clock.
+func Clock() int64 { return int64(time.Since(start)) }
+
+// run samples one node until ctx is done, connecting again where needed.
+func (s *Sampler) run(ctx context.Context, n *topology.Node, master bool, a *Applied) {
+	p := pace{time.NewTimer(0)}
+	defer p.timer.Stop()
+	for ctx.Err() == nil {
+		err := s.session(ctx, n, master, a, p)
+		a.offset.Store(int64(repl.UnknownOffset))
+		if ctx.Err() != nil {
+			return
+		}
+		s.cfg.Logger.Debug("sampling of node interrupted", zap.String("node", n.Addr), zap.Error(err))
+		p.wait(ctx, nil, retryAfter)
+	}
+}
+
+// session samples over one connection.
+func (s *Sampler) session(ctx context.Context, n *topology.Node, master bool, a *Applied, p pace) error {
+	nc, err := s.cfg.Dial(ctx, n.Addr)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = nc.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	c := &asker{conn: nc, timeout: s.cfg.Timeout}
+	if master {
+		return s.sampleMaster(ctx, c, p)
+	}
+	return s.sampleReplica(ctx, c, a, p)
+}
+
+// sampleMaster samples while something is written, and now and then.
+func (s *Sampler) sampleMaster(ctx context.Context, c *asker, p pace) error {
+	id, err := c.replID()
+	if err != nil {
+		return err
+	}
+	// Whatever was acknowledged before is covered by the first sample of this
+	// epoch, and no older number is compared with this master's.
+	s.replID.Store(&id)
+	s.fences.restart()
+	s.epoch.Add(1)
+	checked := time.Now()
+	for ctx.Err() == nil {
+		begin := time.Now()
+		if begin.Sub(checked) >= recheckAfter {
+			// A master without replicas takes a new id as its backlog expires.
+			now, err := c.replID()
+			if err != nil {
+				return err
+			}
+			if now != id {
+				return fmt.Errorf("%w: %s has become %s", errHistory, id, now)
+			}
+			checked = begin
+		}
+		g := s.fences.next()
+		o, err := c.masterOffset()
+		if err != nil {
+			return err
+		}
+		s.fences.set(g, o)
+		s.kickReplicas()
+		if s.cfg.OnSample != nil {
+			s.cfg.OnSample()
+		}
+		p.wait(ctx, s.fences.wake, Idle)
+		p.wait(ctx, nil, Busy-time.Since(begin))
+	}
+	return ctx.Err()
+}
+
+func (s *Sampler) kickReplicas() {
+	for _, a := range *s.applied.Load() {
+		a.wake()
+	}
+}
+
+// errHistory says that a node's replication id is not what it has to be.
+var errHistory = errors.New("replication id differs")
+
+// sampleReplica samples at the busy pace until the replica is in step with the
+// master, then at the idle one until the master moves.
+func (s *Sampler) sampleReplica(ctx context.Context, c *asker, a *Applied, p pace) error {
+	var epoch uint64 // in which the replica's history was last compared
+	for ctx.Err() == nil {
+		begin := time.Now()
+		asked := Clock()
+		if e := s.epoch.Load(); e != epoch {
+			id, err := c.replID()
+			if err != nil {
+				return err
+			}
+			want := s.replID.Load()
+			if want == nil || s.epoch.Load() != e {
+				p.wait(ctx, a.kick, Idle)
+				continue
+			}
+			if id != *want {
+				a.offset.Store(int64(repl.UnknownOffset))
+				s.cfg.Logger.Debug("replica left out", zap.Error(fmt.Errorf("%w: %s, not %s", errHistory, id, *want)))
+				p.wait(ctx, nil, Idle)
+				continue
+			}
+			epoch = e
+		}
+		o, state, err := c.replicaOffset()
+		if err != nil {
+			return err
+		}
+		switch string(state) {
+		case "connected":
+			a.offset.Store(int64(o))
+			a.epoch.Store(epoch)
+			a.asked.Store(asked)
+		case "connect", "connecting", "handshake":
+			// The link is down: what has been applied stays applied, but a
+			// resync can follow, into any history.
+			epoch = 0
+		default: // a full sync: its data is about to be replaced
+			a.offset.Store(int64(repl.UnknownOffset))
+			epoch = 0
+		}
+		if epoch == 0 || s.inStep(a) {
+			p.wait(ctx, a.kick, Idle)
+		}
+		p.wait(ctx, nil, Busy-time.Since(begin))
+	}
+	return ctx.Err()
+}
+
+// inStep reports whether the replica has all that was sampled of the master.
+func (s *Sampler) inStep(a *Applied) bool {
+	o, ok := s.fences.Offset(s.fences.Sampled())
+	return !ok || a.offset.Load() >= int64(o)
+}
+
+// pace waits between samples, of which there are a thousand in a second: it
+// has one timer for all of them.
+type pace struct{ timer *time.Timer }
+
+// wait returns after d, at once on a wake, or when ctx is done.
+func (p pace) wait(ctx context.Context, wake <-chan struct{}, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	p.timer.Reset(d) // drops what it has fired before
+	select {
+	case <-wake:
+	case <-p.timer.C:
+	case <-ctx.Done():
+	}
+}
