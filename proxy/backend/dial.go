@@ -1,0 +1,185 @@
+package backend
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluice-io/sluice/proxy/eventloop"
+	"github.com/sluice-io/sluice/resp"
+)
+
+// Identity is the connection state that shared requests depend on. Requests
+// share a connection only where it is equal.
+type Identity struct {
+	DB       int
+	Proto    int    // RESP version, 2 or 3
+	User     string // ACL user of the client; "" with no Password: not authenticated
+	Password string
+}
+
+// Authenticated reports whether the identity carries credentials.
+func (id Identity) Authenticated() bool { return id.Password != "" || id.User != "" }
+
+// ReplyError is an error reply that a node gave while a connection was set up.
+type ReplyError struct {
+	Command string // AUTH, HELLO, SELECT, ROLE
+	Line    string // without the leading '-'
+}
+
+// Error implements error.
+func (e *ReplyError) Error() string { return e.Command + " was answered with: " + e.Line }
+
+// ErrWrongRole says that a node does not have the role the connection is for.
+var ErrWrongRole = errors.New("node has another role")
+
+// Dialer makes connections to Redis nodes. It may be used by any goroutine.
+type Dialer struct {
+	Timeout time.Duration // for the dial and for the handshake, each
+	// User and Password are ours; ROLE is asked with them, since a client's ACL
+	// user need not be allowed to.
+	User, Password string
+}
+
+// Dial connects to addr (HOST:PORT), sets the connection up for id and checks
+// that the node is a master, or is a replica, as wanted. It returns a
+// non-blocking descriptor that the caller owns.
+func (d *Dialer) Dial(ctx context.Context, addr string, id Identity, wantMaster bool) (int, error) {
+	c, err := d.connect(ctx, addr, d.steps(id), func(role []byte) error { return checkRole(role, wantMaster) })
+	if err != nil {
+		return -1, err
+	}
+	return eventloop.Take(c)
+}
+
+// Connect connects to addr with our own credentials, for questions to the node
+// itself. The caller owns the connection.
+func (d *Dialer) Connect(ctx context.Context, addr string) (net.Conn, error) {
+	return d.connect(ctx, addr, d.steps(Identity{}), func([]byte) error { return nil })
+}
+
+func (d *Dialer) connect(ctx context.Context, addr string, steps []step, check func(role []byte) error) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
+	defer cancel()
+	var nd net.Dialer
+	network := "tcp"
+	if strings.HasPrefix(addr, "/") {
+		network = "unix"
+	}
+	c, err := nd.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	role, err := handshake(c, steps)
+	if err == nil {
+		err = check(role)
+	}
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("set up connection to %s: %w", addr, err)
+	}
+	return c, nil
+}
+
+// step is one command of the handshake.
+type step struct {
+	name string
+	args []string
+}
+
+func (d *Dialer) steps(id Identity) []step {
+	var s []step
+	auth := func(user, password string) {
+		args := []string{"AUTH", user, password}
+		if user == "" {
+			args = []string{"AUTH", password}
+		}
+		s = append(s, step{"AUTH", args})
+	}
+	if d.Password != "" {
+		auth(d.User, d.Password)
+	}
+	s = append(s, step{"ROLE", []string{"ROLE"}})
+	if id.Authenticated() {
+		auth(id.User, id.Password)
+		if d.Password == "" { // the first ROLE may have been refused
+			s = append(s, step{"ROLE", []string{"ROLE"}})
+		}
+	}
+	if id.Proto == 3 {
+		s = append(s, step{"HELLO", []string{"HELLO", "3"}})
+	}
+	if id.DB != 0 {
+		s = append(s, step{"SELECT", []string{"SELECT", strconv.Itoa(id.DB)}})
+	}
+	return s
+}
+
+// handshake sends all steps at once, reads exactly their replies and returns
+// that of ROLE.
+func handshake(c net.Conn, steps []step) (role []byte, err error) {
+	var out []byte
+	for _, s := range steps {
+		out = resp.AppendCommand(out, s.args...)
+	}
+	if _, err := c.Write(out); err != nil {
+		return nil, err
+	}
+	var in []byte
+	var roleErr error
+	buf := make([]byte, 4096)
+	for _, s := range steps {
+		n, _, err := resp.ScanReply(in)
+		for ; n == 0 && err == nil; n, _, err = resp.ScanReply(in) {
+			k, rerr := c.Read(buf)
+			if rerr != nil {
+				return nil, fmt.Errorf("read reply of %s: %w", s.name, rerr)
+			}
+			in = append(in, buf[:k]...)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reply of %s: %w", s.name, err)
+		}
+		reply := in[:n]
+		in = in[n:]
+		switch {
+		case reply[0] == '-':
+			err := &ReplyError{Command: s.name, Line: strings.TrimRight(string(reply[1:]), "\r\n")}
+			if s.name != "ROLE" {
+				return nil, err
+			}
+			roleErr = err
+		case s.name == "ROLE":
+			role = bytes.Clone(reply)
+		}
+	}
+	if len(in) > 0 {
+		return nil, fmt.Errorf("%d bytes behind the last reply of the handshake", len(in))
+	}
+	if role == nil {
+		return nil, roleErr
+	}
+	return role, nil
+}
+
+// checkRole looks at the first element of ROLE's reply (roleCommand).
+func checkRole(role []byte, wantMaster bool) error {
+	isMaster := bytes.Contains(role[:min(len(role), 24)], []byte("\r\nmaster\r\n"))
+	if isMaster == wantMaster {
+		return nil
+	}
+	have := "replica"
+	if isMaster {
+		have = "master"
+	}
+	return fmt.Errorf("%w: it is a %s", ErrWrongRole, have)
+}
