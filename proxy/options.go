@@ -20,7 +20,11 @@ const (
 	DefaultDiscoverEvery   = time.Second
 	DefaultConnectTimeout  = time.Second
 	DefaultDrainTimeout    = 10 * time.Second
+	DefaultFailoverHold    = 10 * time.Second
 	DefaultHealthTimeout   = time.Second
+
+	DefaultConsistency = ConsistencyCausal
+	DefaultReadFrom    = ReadFromReplica
 )
 
 // ReadFrom says which nodes may answer a read.
@@ -33,14 +37,27 @@ const (
 	ReadFromNearest ReadFrom = "nearest" // any node, fewest requests in flight
 )
 
+// ReadPolicies returns the read policies that a [Listener] may have.
+func ReadPolicies() []ReadFrom {
+	return []ReadFrom{ReadFromReplica, ReadFromMaster, ReadFromNearest}
+}
+
 // Consistency says what a read may return.
 type Consistency string
 
 // The consistency modes (see DESIGN.md).
 const (
+	// ConsistencyCausal: no read shows less than what was acknowledged, to
+	// anybody, through this proxy before the read arrived.
+	ConsistencyCausal   Consistency = "causal"
 	ConsistencyEventual Consistency = "eventual" // any eligible replica, however far behind within the lag limits
 	ConsistencyMaster   Consistency = "master"   // every read on the master
 )
+
+// Consistencies returns the modes that a [Listener] may have.
+func Consistencies() []Consistency {
+	return []Consistency{ConsistencyCausal, ConsistencyEventual, ConsistencyMaster}
+}
 
 // Listener is one address that clients connect to.
 type Listener struct {
@@ -72,6 +89,7 @@ type Options struct {
 	DiscoverEvery   time.Duration // how often INFO is read for replicas
 	HealthTimeout   time.Duration // an observer that waits longer marks its node down
 	ConnectTimeout  time.Duration // for an upstream connection including its handshake
+	FailoverHold    time.Duration // how long writes wait for a master before they fail; negative: not at all
 	DrainTimeout    time.Duration // how long Close waits for requests in flight
 
 	DeniedCommands []string // lower case; nil for DefaultDeniedCommands

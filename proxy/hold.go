@@ -1,0 +1,129 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/sluice-io/sluice/proxy/backend"
+	"github.com/sluice-io/sluice/resp"
+)
+
+// holdEvery is how often held sessions look for a master. A new view makes
+// them look at once; this is for a connection that rests after a failure.
+const holdEvery = 10 * time.Millisecond
+
+// hold stalls the session until there is a master again, and reports whether
+// that is still worth waiting for: a failover takes seconds, and who writes
+// meanwhile need not notice. From the loss of the master on it is waited for
+// the failover hold in all, not for each request.
+func (s *session) hold() bool {
+	w := s.w
+	now := w.loop.Now()
+	if w.masterLost == 0 {
+		w.masterLost = now
+	}
+	if now-w.masterLost >= int64(w.opt.FailoverHold) {
+		return false
+	}
+	if s.stall == stallNone || s.stall == stallReads || s.stall == stallDrained {
+		s.stall = stallMaster
+	}
+	if len(w.held) == 0 {
+		w.holdTimer.Reset(holdEvery)
+	}
+	w.held[s] = struct{}{}
+	s.update()
+	return true
+}
+
+// keep holds back the commands of r that have no reply yet; raw is copied.
+func (r *request) keep(raw []byte) bool {
+	if !r.s.hold() {
+		return false
+	}
+	r.s.settle(r)
+	r.held = append(r.held[:0], raw...)
+	r.before = r.answered
+	return true
+}
+
+// releaseHeld lets held sessions go on where there is a master again, and
+// those that have waited too long with an error.
+func (w *worker) releaseHeld() {
+	over := w.masterLost != 0 && w.loop.Now()-w.masterLost >= int64(w.opt.FailoverHold)
+	for s := range w.held {
+		if s.closed {
+			delete(w.held, s)
+			continue
+		}
+		p := s.lanes.write()
+		if p == nil && !over {
+			continue
+		}
+		delete(w.held, s)
+		s.release(p)
+	}
+	if len(w.held) > 0 {
+		w.holdTimer.Reset(holdEvery)
+	}
+}
+
+// release sends what was held, in its order, on p, or fails it if p is nil.
+// Requests that have not been taken from the client's data come after it.
+func (s *session) release(p *backend.Pipeline) {
+	for r := s.head; r != nil; {
+		next := r.next // r may be handed out and used again
+		if len(r.held) > 0 {
+			raw := r.held
+			r.held = nil
+			if p != nil {
+				r.Left = r.commands - r.answered
+				s.place(r, onWrite)
+				p.Send(&r.Request, raw)
+			} else {
+				r.Left = r.commands - r.answered
+				r.fail(noMasterText(r))
+			}
+		}
+		r = next
+	}
+	if s.stall == stallMaster {
+		s.stall = stallNone
+	}
+	s.finish()
+	s.update()
+}
+
+// noMasterText words the error of a request that no node has seen.
+func noMasterText(r *request) string {
+	if r.Class == backend.Read {
+		return textNoNode
+	}
+	return textNoMaster
+}
+
+// loseSent answers the commands of r that may have run with what is known of
+// them, and holds back the others. It is for requests that are not atomic.
+func (r *request) loseSent(l backend.Loss) {
+	end := 0
+	for i := r.before; i < r.commands; i++ {
+		n, _, _, err := resp.ScanRequest(l.Raw[end:], &resp.DefaultLimits, r.s.w.spans[:0])
+		if err != nil || n == 0 {
+			break // cannot be: the bytes were scanned before
+		}
+		if i >= r.answered {
+			if end+n > l.Sent {
+				break
+			}
+			r.keepError(lostError(r, true, l.Cause))
+			r.answered++
+		}
+		end += n
+	}
+	r.Left = r.commands - r.answered
+	switch {
+	case r.Left == 0:
+		r.s.complete(r)
+	case !r.keep(l.Raw[end:]):
+		r.fail(noMasterText(r))
+	}
+}
