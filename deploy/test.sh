@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs them. Steps, all by default:
+#   lint      gofmt, go vet (also for macOS), golangci-lint
+#   unit      go test -race ./..., among them tests against real redis-servers
+#   fuzz      every fuzz target for FUZZTIME (default 5s)
+#   compose   docker-compose.yml end to end, where a Docker engine answers
+# Usage: deploy/test.sh [lint|unit|fuzz|compose]...
+# Fails if a step fails; the last line says which. Needs no network if
+# everything is already installed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. deploy/common.sh
+
+GOLANGCI_VERSION=2.15.0
+FUZZTIME=${FUZZTIME:-5s}
+
+# need_tools: what the tests call. The race detector needs a C compiler.
+need_tools() {
+  local missing=()
+  have redis-server || missing+=(redis-server)
+  have redis-cli && have redis-benchmark || missing+=(redis-tools)
+  have gcc || have clang || missing+=(gcc libc6-dev)
+  # The module is looked for in the system's own Python too, since another
+  # python3 may stand before it in PATH.
+  python3 -c 'import redis' 2>/dev/null || /usr/bin/python3 -c 'import redis' 2>/dev/null ||
+    missing+=(python3-redis)
+  [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+}
+
+# golangci prints the path of a golangci-lint of the pinned version. Building
+# it takes minutes, so it is kept in the user's cache, by version.
+golangci() {
+  local cache bin
+  cache=${XDG_CACHE_HOME:-$HOME/.cache}/sluice/golangci-lint-$GOLANGCI_VERSION
+  for bin in "$cache/golangci-lint" "$(go env GOPATH)/bin/golangci-lint" "$(command -v golangci-lint || true)"; do
+    if [ -x "$bin" ] && "$bin" version 2>/dev/null | grep -q "version v\{0,1\}$GOLANGCI_VERSION "; then
+      printf '%s\n' "$bin"
+      return
+    fi
+  done
+  say "building golangci-lint v$GOLANGCI_VERSION once, into $cache (some minutes)"
+  mkdir -p "$cache"
+  GOBIN=$cache go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$GOLANGCI_VERSION" >&2
+  printf '%s\n' "$cache/golangci-lint"
+}
+
+lint() {
+  local unformatted lint_bin
+  unformatted=$(gofmt -l .) || return
+  if [ -n "$unformatted" ]; then
+    say "not gofmt'ed:"
+    say "$unformatted"
+    return 1
+  fi
+  go vet ./... || return
+  GOOS=darwin go vet ./... || return # the kqueue side compiles and is vetted, though it cannot run here
+  lint_bin=$(golangci) || return
+  "$lint_bin" run ./...
+}
+
+# -count=1: results against real servers are not to come out of the cache.
+unit() { go test -race -count=1 ./...; }
+
+fuzz() {
+  local list pkg target status=0
+  # `go test -list` prints a package's targets, then "ok package time".
+  list=$(go test -list '^Fuzz' ./...) || { say "$list"; return 1; }
+  list=$(printf '%s\n' "$list" | awk '/^Fuzz/ { t[n++] = $1 } $1 == "ok" { for (i = 0; i < n; i++) print $2, t[i]; n = 0 }')
+  if [ -z "$list" ]; then
+    echo "fuzz: no fuzz targets"
+    return
+  fi
+  while read -r pkg target; do
+    echo "fuzz: $pkg $target for $FUZZTIME"
+    go test -run '^$' -fuzz "^$target\$" -fuzztime "$FUZZTIME" "$pkg" </dev/null || status=1
+  done <<<"$list"
+  return $status
+}
+
+# compose leaves with $SKIPPED where there is nothing to run it on.
+SKIPPED=77
+compose() {
+  local why
+  if ! have docker; then
+    echo "compose: skipped, there is no docker command here"
+    return $SKIPPED
+  elif ! why=$(docker version --format '{{.Server.Version}}' 2>&1); then
+    echo "compose: skipped, no Docker engine answers: $(printf '%s\n' "$why" | tail -n 1)"
+    return $SKIPPED
+  elif ! docker compose version >/dev/null 2>&1 && ! have docker-compose; then
+    echo "compose: skipped, there is a Docker engine but no compose"
+    return $SKIPPED
+  else
+    deploy/compose-test.sh
+  fi
+}
+
+steps=("$@")
+[ $# -gt 0 ] || steps=(lint unit fuzz compose)
+for step in "${steps[@]}"; do
+  case $step in
+    lint | unit | fuzz | compose) ;;
+    *) die "no such step: $step (there are lint, unit, fuzz, compose)" ;;
+  esac
+done
+
+need_go
+case " ${steps[*]} " in
+  *" unit "* | *" fuzz "*) need_tools ;;
+esac
+passed=() failed=() skipped=()
+for step in "${steps[@]}"; do
+  echo "=== $step"
+  begin=$SECONDS status=0
+  # Each step runs in a shell of its own: one that dies does not end the others.
+  # As part of a || list it runs without set -e: the steps check what they call.
+  ("$step") || status=$?
+  case $status in
+    0) verdict=ok passed+=("$step") ;;
+    "$SKIPPED") verdict=skipped skipped+=("$step") ;;
+    *) verdict=FAILED failed+=("$step") ;;
+  esac
+  echo "=== $step $verdict, $((SECONDS - begin)) s"
+done
+if [ ${#failed[@]} -gt 0 ]; then
+  echo "deploy/test.sh: failed: ${failed[*]}"
+  exit 1
+fi
+echo "deploy/test.sh: ok: ${passed[*]:-nothing}${skipped[*]+, skipped: ${skipped[*]}}"
