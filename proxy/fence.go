@@ -98,6 +98,9 @@ func (w *worker) doubt(lost []causal.Bucket) {
 
 // connected is called with each new connection.
 func (w *worker) connected(p *backend.Pipeline) {
+	if p.Master && p.Node == w.view.Master {
+		w.masterLost = 0 // the next loss is waited for anew
+	}
 	if w.sampler != nil && !p.Master {
 		w.sampler.Kick(p.Node) // only a sample taken from now on counts for it
 	}

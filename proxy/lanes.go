@@ -105,7 +105,7 @@ func (ln *lanes) reads(n *topology.Node, master bool) *backend.Pipeline {
 
 // choiceFor is how long, in nanoseconds, a choice among the replicas stands.
 // Requests that arrive together then travel together: it halves the system
-// calls of proxy and Redis, and a millisecond is far too short to unbalance
+// calls of proxy and Redis, and it is far too short to unbalance
 // anything.
 const choiceFor = int64(250 * time.Microsecond)
 

@@ -264,6 +264,9 @@ func (s *session) update() {
 	if s.closed {
 		return
 	}
+	if s.w.draining && s.stall == stallNone && s.pin == nil && s.upload == nil {
+		s.end() // it was stalled as the drain began
+	}
 	s.throttled = s.stall != stallNone || s.inFlight >= s.window || s.conn.Congested() || s.upload != nil && s.upload.congested()
 	if s.throttled {
 		s.conn.Pause()
