@@ -123,6 +123,7 @@ func (w *worker) need(it *item, args resp.Args) (need repl.Offset, reason route.
 	if !known || len(keys) == 0 {
 		return 0, route.ReasonKeysUnknown, false
 	}
+	w.epoch = w.sampler.Epoch()
 	need, ok = w.fences.Need(causal.Global)
 	for i := 0; ok && i < len(keys); i++ {
 		var o repl.Offset
@@ -132,13 +133,14 @@ func (w *worker) need(it *item, args resp.Args) (need repl.Offset, reason route.
 	return need, route.ReasonFenceFresh, ok
 }
 
-// applied reports whether the replica of p may answer a read that needs need.
+// applied reports whether the replica of p may answer the read that need was
+// asked for last, and needs this offset.
 func (w *worker) applied(p *backend.Pipeline, need repl.Offset) bool {
 	if p.State() != backend.Ready {
 		p.Open()
 		return false
 	}
-	if w.sampler.HasApplied(p.Node, need, p.ReadySince) {
+	if w.sampler.HasApplied(p.Node, need, w.epoch, p.ReadySince) {
 		return true
 	}
 	w.sampler.Kick(p.Node)

@@ -38,6 +38,7 @@ type worker struct {
 	fences  *causal.Fences // nil where no listener needs them
 	sampler *causal.Sampler
 	doubted []doubt
+	epoch   uint64 // in which the last need was found
 
 	held       map[*session]struct{} // that wait for a master
 	holdTimer  *eventloop.Timer

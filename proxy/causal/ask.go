@@ -15,52 +15,52 @@ type asker struct {
 	conn    net.Conn
 	timeout time.Duration
 	in      []byte
-	args    [][]byte // elements of the last reply
+	args    [][]byte // elements of the last reply to ROLE
 }
 
 var (
 	askRole = resp.AppendCommand(nil, "ROLE")
 	askInfo = resp.AppendCommand(nil, "INFO", "replication")
+	askBoth = append(append([]byte(nil), askInfo...), askRole...)
 )
 
-// ask sends one command and returns its reply, valid until the next call.
-func (c *asker) ask(command []byte) ([]byte, error) {
+// ask sends questions in one piece and returns their n replies, valid until the
+// next call.
+func (c *asker) ask(questions []byte, n int) ([]byte, error) {
 	if err := c.conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return nil, err
 	}
-	if _, err := c.conn.Write(command); err != nil {
+	if _, err := c.conn.Write(questions); err != nil {
 		return nil, err
 	}
 	c.in = c.in[:0]
-	for {
+	for pos := 0; n > 0; {
+		k, _, err := resp.ScanReply(c.in[pos:])
+		switch {
+		case err != nil:
+			return nil, err
+		case k > 0:
+			if c.in[pos] == '-' {
+				return nil, fmt.Errorf("node answered: %s", bytes.TrimRight(c.in[pos+1:pos+k], "\r\n"))
+			}
+			pos += k
+			n--
+			continue
+		}
 		if cap(c.in)-len(c.in) < 1024 {
 			c.in = append(make([]byte, 0, max(4096, 2*cap(c.in))), c.in...)
 		}
-		n, err := c.conn.Read(c.in[len(c.in):cap(c.in)])
+		k, err = c.conn.Read(c.in[len(c.in):cap(c.in)])
 		if err != nil {
 			return nil, err
 		}
-		c.in = c.in[:len(c.in)+n]
-		n, _, err = resp.ScanReply(c.in)
-		if err != nil {
-			return nil, err
-		}
-		if n == 0 {
-			continue
-		}
-		if c.in[0] == '-' {
-			return nil, fmt.Errorf("node answered: %s", bytes.TrimRight(c.in[1:n], "\r\n"))
-		}
-		return c.in[:n], nil
+		c.in = c.in[:len(c.in)+k]
 	}
+	return c.in, nil
 }
 
-// role asks ROLE (roleCommand in replication.c) and splits the answer.
-func (c *asker) role() ([][]byte, error) {
-	reply, err := c.ask(askRole)
-	if err != nil {
-		return nil, fmt.Errorf("ask ROLE: %w", err)
-	}
+// split returns the elements of a reply to ROLE (roleCommand in replication.c).
+func (c *asker) split(reply []byte) ([][]byte, error) {
 	c.args = c.args[:0]
 	head := bytes.IndexByte(reply, '\n') + 1
 	for rest := reply[head:]; len(rest) > 0; {
@@ -76,7 +76,11 @@ func (c *asker) role() ([][]byte, error) {
 
 // masterOffset returns what the master has written to its stream.
 func (c *asker) masterOffset() (repl.Offset, error) {
-	e, err := c.role()
+	reply, err := c.ask(askRole, 1)
+	if err != nil {
+		return repl.UnknownOffset, fmt.Errorf("ask ROLE: %w", err)
+	}
+	e, err := c.split(reply)
 	if err != nil {
 		return repl.UnknownOffset, err
 	}
@@ -86,31 +90,97 @@ func (c *asker) masterOffset() (repl.Offset, error) {
 	return offset(e[1])
 }
 
-// replicaOffset returns what the replica has applied, and the state of its link.
-func (c *asker) replicaOffset() (repl.Offset, []byte, error) {
-	e, err := c.role()
-	if err != nil {
-		return repl.UnknownOffset, nil, err
-	}
-	if len(e) < 5 || string(text(e[0])) != "slave" {
-		return repl.UnknownOffset, nil, fmt.Errorf("ask ROLE: the node is no replica any more")
-	}
-	o, err := offset(e[4])
-	return o, text(e[3]), err
+// report is what a replica tells of itself.
+type report struct {
+	master []byte      // whom it follows; valid until the next question
+	link   link        // the state of that link
+	offset repl.Offset // applied, where the link is up
+
+	// Of INFO, asked for in the same breath: the node runs both commands before
+	// it looks at its link again.
+	replID repl.ReplID
+	// kept is slave_repl_offset, which where the link is down is what the
+	// replica would resume from; unknown without a backlog, which it drops
+	// before its data (replicationAttachToNewMaster).
+	kept repl.Offset
 }
 
-// replID returns the node's replication id (master_replid of INFO).
+// link is the state of a replica's link as far as its data is concerned.
+type link uint8
+
+const (
+	linkDown link = iota // it has what it had, unless a full sync has failed since
+	linkSync             // its data is about to be replaced
+	linkUp
+)
+
+// replica asks a replica for its report; the fields of INFO only if full.
+func (c *asker) replica(full bool) (r report, err error) {
+	questions, n := askRole, 1
+	if full {
+		questions, n = askBoth, 2
+	}
+	reply, err := c.ask(questions, n)
+	if err != nil {
+		return r, fmt.Errorf("ask ROLE: %w", err)
+	}
+	if full {
+		end, _, _ := resp.ScanReply(reply)
+		if r.replID, err = replID(reply[:end]); err != nil {
+			return r, err
+		}
+		r.kept = repl.UnknownOffset
+		n, ok := resp.ParseLongLong(infoField(reply[:end], "slave_repl_offset"))
+		if ok && string(infoField(reply[:end], "repl_backlog_active")) == "1" {
+			r.kept = repl.Offset(n)
+		}
+		reply = reply[end:]
+	}
+	e, err := c.split(reply)
+	if err != nil {
+		return r, err
+	}
+	if len(e) < 5 || string(text(e[0])) != "slave" {
+		return r, fmt.Errorf("ask ROLE: the node is no replica any more")
+	}
+	r.master = reply[len(reply)-len(e[1])-len(e[2])-len(e[3])-len(e[4]) : len(reply)-len(e[3])-len(e[4])]
+	switch string(text(e[3])) {
+	case "connected":
+		r.link = linkUp
+	case "connect", "connecting", "handshake":
+	default:
+		r.link = linkSync
+	}
+	r.offset, err = offset(e[4])
+	return r, err
+}
+
+// replID asks for the node's replication id.
 func (c *asker) replID() (repl.ReplID, error) {
-	reply, err := c.ask(askInfo)
+	reply, err := c.ask(askInfo, 1)
 	if err != nil {
 		return "", fmt.Errorf("ask INFO: %w", err)
 	}
-	_, rest, ok := bytes.Cut(reply, []byte("\nmaster_replid:"))
-	if !ok {
+	return replID(reply)
+}
+
+// replID returns master_replid of INFO.
+func replID(info []byte) (repl.ReplID, error) {
+	id := infoField(info, "master_replid")
+	if id == nil {
 		return "", fmt.Errorf("ask INFO: no master_replid in the answer")
 	}
-	line, _, _ := bytes.Cut(rest, []byte("\r"))
-	return repl.ParseReplID(string(line))
+	return repl.ParseReplID(string(id))
+}
+
+// infoField returns the value of a field of INFO, nil without it.
+func infoField(info []byte, name string) []byte {
+	for line := range bytes.SplitSeq(info, []byte("\r\n")) {
+		if k, v, ok := bytes.Cut(line, []byte(":")); ok && string(k) == name {
+			return v
+		}
+	}
+	return nil
 }
 
 // text returns what stands in a bulk or simple string.

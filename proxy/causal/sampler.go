@@ -24,6 +24,9 @@ const (
 	Idle = 100 * time.Millisecond
 	// recheckAfter is how often a master is asked for its replication id.
 	recheckAfter = time.Second
+	// unsureEvery is the least time between two samples of a replica that lags
+	// behind nobody: its link is down, or its history is not the master's.
+	unsureEvery = 10 * time.Millisecond
 	// retryAfter is the rest after a failed connection.
 	retryAfter = 100 * time.Millisecond
 )
@@ -47,23 +50,17 @@ type Sampler struct {
 	fences *Fences
 
 	// epoch counts the histories: it rises with each connection to a master.
-	// What a replica applied is comparable within one epoch.
-	epoch  atomic.Uint64
-	replID atomic.Pointer[repl.ReplID] // the master's, of this epoch
+	// What a replica applied is comparable within one epoch. Written under mu.
+	epoch atomic.Uint64
 
+	// mu is held where samples are recorded too: no answer to a question that a
+	// task has put is taken once Update has ended the task.
 	mu      sync.Mutex
+	replID  repl.ReplID                // the master's, of this epoch; guarded by mu
+	tasks   map[*topology.Node]*task   // guarded by mu
 	applied atomic.Pointer[[]*Applied] // by Node.Index; grown under mu
-	tasks   map[*topology.Node]*task   // owned by Update's caller under mu
 	wg      sync.WaitGroup
 	ctx     context.Context
-}
-
-// Applied is how far a replica was when it was last asked.
-type Applied struct {
-	offset atomic.Int64  // -1 unknown
-	epoch  atomic.Uint64 // in which offset holds
-	asked  atomic.Int64  // when the question was put, in nanoseconds of the process's clock
-	kick   chan struct{} // capacity 1: the master has moved
 }
 
 // task is the goroutine that samples one node.
@@ -95,6 +92,7 @@ func (s *Sampler) Update(v *topology.View) {
 		if master, ok := want[n]; !ok || master != t.master {
 			t.cancel()
 			delete(s.tasks, n)
+			s.slot(n).store(repl.UnknownOffset, 0, 0)
 		}
 	}
 	for n, master := range want {
@@ -123,37 +121,36 @@ func (s *Sampler) slot(n *topology.Node) *Applied {
 	grown := append([]*Applied(nil), list...)
 	for len(grown) <= n.Index {
 		a := &Applied{kick: make(chan struct{}, 1)}
-		a.offset.Store(int64(repl.UnknownOffset))
+		a.store(repl.UnknownOffset, 0, 0)
 		grown = append(grown, a)
 	}
 	s.applied.Store(&grown)
 	return grown[n.Index]
 }
 
+// Epoch returns the number of the history that is current. It must be asked
+// before [Fences.Need]: what that returns is a number in this history, or in a
+// later one.
+func (s *Sampler) Epoch() uint64 { return s.epoch.Load() }
+
 // HasApplied reports whether the replica n, asked after the time since (of
-// [Clock]), had applied need in the history that is current. Any goroutine may
-// call it; it does not block.
-func (s *Sampler) HasApplied(n *topology.Node, need repl.Offset, since int64) bool {
+// [Clock]), had applied need, a number in the history of epoch. It is false
+// once that history is not current any more. Any goroutine may call it; it does
+// not block.
+func (s *Sampler) HasApplied(n *topology.Node, need repl.Offset, epoch uint64, since int64) bool {
 	list := *s.applied.Load()
 	if n.Index >= len(list) {
 		return false
 	}
-	a := list[n.Index]
-	// The epoch first, then the offset: a newer offset is right as well.
-	return a.epoch.Load() == s.epoch.Load() && a.asked.Load() > since && a.offset.Load() >= int64(need)
+	o, in, asked, ok := list[n.Index].load()
+	// The current epoch last: then need was not taken from a later one.
+	return ok && o >= need && in == epoch && asked > since && s.epoch.Load() == epoch
 }
 
 // Kick has n asked soon. Any goroutine may call it; it does not block.
 func (s *Sampler) Kick(n *topology.Node) {
 	if list := *s.applied.Load(); n.Index < len(list) {
 		list[n.Index].wake()
-	}
-}
-
-func (a *Applied) wake() {
-	select {
-	case a.kick <- struct{}{}:
-	default:
 	}
 }
 
@@ -169,7 +166,7 @@ func (s *Sampler) run(ctx context.Context, n *topology.Node, master bool, a *App
 	defer p.timer.Stop()
 	for ctx.Err() == nil {
 		err := s.session(ctx, n, master, a, p)
-		a.offset.Store(int64(repl.UnknownOffset))
+		s.publish(ctx, a, repl.UnknownOffset, 0, 0)
 		if ctx.Err() != nil {
 			return
 		}
@@ -200,11 +197,9 @@ func (s *Sampler) sampleMaster(ctx context.Context, c *asker, p pace) error {
 	if err != nil {
 		return err
 	}
-	// Whatever was acknowledged before is covered by the first sample of this
-	// epoch, and no older number is compared with this master's.
-	s.replID.Store(&id)
-	s.fences.restart()
-	s.epoch.Add(1)
+	if !s.begin(ctx, id) {
+		return ctx.Err()
+	}
 	checked := time.Now()
 	for ctx.Err() == nil {
 		begin := time.Now()
@@ -224,7 +219,9 @@ func (s *Sampler) sampleMaster(ctx context.Context, c *asker, p pace) error {
 		if err != nil {
 			return err
 		}
-		s.fences.set(g, o)
+		if !s.record(ctx, g, o) {
+			return ctx.Err()
+		}
 		s.kickReplicas()
 		if s.cfg.OnSample != nil {
 			s.cfg.OnSample()
@@ -235,6 +232,32 @@ func (s *Sampler) sampleMaster(ctx context.Context, c *asker, p pace) error {
 	return ctx.Err()
 }
 
+// begin begins an epoch with the history id: whatever was acknowledged before
+// is covered by its first sample, and no older number is compared with those of
+// this master.
+func (s *Sampler) begin(ctx context.Context, id repl.ReplID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ctx.Err() != nil {
+		return false
+	}
+	s.replID = id
+	s.fences.restart()
+	s.epoch.Add(1)
+	return true
+}
+
+// record takes the master's answer to a question that was put in generation g.
+func (s *Sampler) record(ctx context.Context, g Generation, o repl.Offset) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ctx.Err() != nil {
+		return false
+	}
+	s.fences.set(g, o)
+	return true
+}
+
 func (s *Sampler) kickReplicas() {
 	for _, a := range *s.applied.Load() {
 		a.wake()
@@ -243,62 +266,6 @@ func (s *Sampler) kickReplicas() {
 
 // errHistory says that a node's replication id is not what it has to be.
 var errHistory = errors.New("replication id differs")
-
-// sampleReplica samples at the busy pace until the replica is in step with the
-// master, then at the idle one until the master moves.
-func (s *Sampler) sampleReplica(ctx context.Context, c *asker, a *Applied, p pace) error {
-	var epoch uint64 // in which the replica's history was last compared
-	for ctx.Err() == nil {
-		begin := time.Now()
-		asked := Clock()
-		if e := s.epoch.Load(); e != epoch {
-			id, err := c.replID()
-			if err != nil {
-				return err
-			}
-			want := s.replID.Load()
-			if want == nil || s.epoch.Load() != e {
-				p.wait(ctx, a.kick, Idle)
-				continue
-			}
-			if id != *want {
-				a.offset.Store(int64(repl.UnknownOffset))
-				s.cfg.Logger.Debug("replica left out", zap.Error(fmt.Errorf("%w: %s, not %s", errHistory, id, *want)))
-				p.wait(ctx, nil, Idle)
-				continue
-			}
-			epoch = e
-		}
-		o, state, err := c.replicaOffset()
-		if err != nil {
-			return err
-		}
-		switch string(state) {
-		case "connected":
-			a.offset.Store(int64(o))
-			a.epoch.Store(epoch)
-			a.asked.Store(asked)
-		case "connect", "connecting", "handshake":
-			// The link is down: what has been applied stays applied, but a
-			// resync can follow, into any history.
-			epoch = 0
-		default: // a full sync: its data is about to be replaced
-			a.offset.Store(int64(repl.UnknownOffset))
-			epoch = 0
-		}
-		if epoch == 0 || s.inStep(a) {
-			p.wait(ctx, a.kick, Idle)
-		}
-		p.wait(ctx, nil, Busy-time.Since(begin))
-	}
-	return ctx.Err()
-}
-
-// inStep reports whether the replica has all that was sampled of the master.
-func (s *Sampler) inStep(a *Applied) bool {
-	o, ok := s.fences.Offset(s.fences.Sampled())
-	return !ok || a.offset.Load() >= int64(o)
-}
 
 // pace waits between samples, of which there are a thousand in a second: it
 // has one timer for all of them.

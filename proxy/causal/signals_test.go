@@ -1,0 +1,8 @@
+package causal
+
+import "syscall"
+
+const (
+	stopSignal = syscall.SIGSTOP
+	contSignal = syscall.SIGCONT
+)
