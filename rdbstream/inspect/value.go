@@ -52,6 +52,11 @@ func (d *decoder) decode(info rdbstream.Info, r *rdbstream.Record, payload []byt
 	if r.Type == rdbstream.TypeModule2 { // the library prints to standard output
 		return nil, fmt.Errorf("%w: values of modules (%s) are not decoded", rdbstream.ErrUnsupported, r.Module)
 	}
+	if r.Type == rdbstream.TypeSetIntset { // the library allocates what the count says
+		if err := rdbstream.CheckIntset(payload); err != nil {
+			return nil, err
+		}
+	}
 	file := []byte("VALKEY080")
 	if info.Dialect == rdbstream.Redis {
 		file = fmt.Appendf(nil, "REDIS%04d", min(info.Version, maxDecoderVersion))
