@@ -59,7 +59,7 @@ func fill(t *testing.T, s server, rdb *redis.Client, prefix string) {
 	doArgs(t, rdb, "SADD", prefix+"intset", 1, -70000, 1<<40)
 	doArgs(t, rdb, "ZADD", prefix+"zset-inf", "inf", "a", "-inf", "b", "1.5", "c", "1e300", "d", "-0.1", "e")
 	fillStreams(t, rdb, prefix)
-	if s.atLeast(7, 4) || s.valkey && s.major >= 9 {
+	if s.AtLeast(7, 4) || s.Valkey && s.Major >= 9 {
 		for _, n := range []int{5, 1000} {
 			key := fmt.Sprintf("%shash-ttl-%d", prefix, n)
 			for i := range n {
@@ -128,12 +128,12 @@ func fillAll(t *testing.T, s server, p *localredis.Server) {
 			"list-max-ziplist-size 2", "list-compress-depth 1", "rdbcompression no"} {
 			do(t, rdb, "CONFIG SET "+set)
 		}
-		if s.atLeast(7, 2) {
+		if s.AtLeast(7, 2) {
 			do(t, rdb, "CONFIG SET set-max-listpack-entries 0")
 		}
 		fill(t, s, rdb, "unpacked:")
 	}
-	if s.atLeast(7, 0) {
+	if s.AtLeast(7, 0) {
 		doArgs(t, client(t, p, 0), "FUNCTION", "LOAD", "#!lua name=lib\nredis.register_function('f', function() return 1 end)")
 	}
 }
@@ -294,7 +294,7 @@ func restoreAll(t *testing.T, s server, p *localredis.Server, file []byte) {
 	if want, got := do(t, from[0], "DEBUG DIGEST"), do(t, to[0], "DEBUG DIGEST"); want != got {
 		t.Errorf("the digest of all is %v, of what was restored %v", want, got)
 	}
-	if s.atLeast(7, 0) && len(do(t, to[0], "FUNCTION LIST").([]any)) != 1 {
+	if s.AtLeast(7, 0) && len(do(t, to[0], "FUNCTION LIST").([]any)) != 1 {
 		t.Error("the function was not restored")
 	}
 	if restored < 150 {
@@ -384,7 +384,7 @@ func infoFields(t *testing.T, rdb *redis.Client) map[string]string {
 // In cluster mode, newer servers write how many keys a slot has.
 func TestClusterFile(t *testing.T) {
 	eachServer(t, func(t *testing.T, s server) {
-		if !s.atLeast(7, 0) {
+		if !s.AtLeast(7, 0) {
 			t.Skip("has no CLUSTER ADDSLOTSRANGE, and writes no SLOT_INFO")
 		}
 		p, rdb := s.start(t, "--cluster-enabled", "yes")
@@ -405,7 +405,7 @@ func TestClusterFile(t *testing.T) {
 			}
 		}
 		wantSlots := 0
-		if s.atLeast(7, 4) { // Valkey 9 reads them and writes none
+		if s.AtLeast(7, 4) { // Valkey 9 reads them and writes none
 			wantSlots = 10
 		}
 		if keys != 100 || slots != wantSlots || slots > 0 && inSlots != 100 {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"os"
 	"runtime"
 	"testing"
 
@@ -40,11 +41,15 @@ func TestBoundedMemory(t *testing.T) {
 		times int
 	}{
 		{"string of 200 MB", newFile("REDIS0011").key(rdbstream.TypeString, "k").num(200 << 20).b, megabyte, nil, 200},
+		{"string of 1 GB", newFile("REDIS0011").key(rdbstream.TypeString, "k").num(1 << 30).b, megabyte, nil, 1 << 10},
 		{"hash of 34 MB", newFile("REDIS0011").key(rdbstream.TypeHash, "k").num(200 << 12).b, fields.b, nil, 200},
 		{"module of 100 MB", newFile("REDIS0011").key(rdbstream.TypeModule2, "k").num(moduleID).b,
 			newFile("").num(5).str(string(megabyte)).b, []byte{0}, 100},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			if tc.times > 200 && os.Getenv("SLUICE_LONG") != "1" {
+				t.Skip("set SLUICE_LONG=1")
+			}
 			pull, size := large(tc.head, tc.body, tc.tail, tc.times)
 			toPush, _ := large(tc.head, tc.body, tc.tail, tc.times)
 			var payload int64

@@ -3,10 +3,7 @@ package rdbstream_test
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,45 +13,26 @@ import (
 	"github.com/sluice-io/sluice/resp/localredis"
 )
 
-// serversEnv names further servers to test against, as PATH does: binaries of
-// redis-server or valkey-server.
-const serversEnv = "SLUICE_TEST_SERVERS"
-
 // server is a binary to test against.
 type server struct {
+	localredis.Version
 	binary string
-	valkey bool
-	major  int
-	minor  int
 }
 
-// atLeast tells whether it is a Redis of that version; a Valkey counts as 7.2.
-func (s server) atLeast(major, minor int) bool {
-	if s.valkey {
-		return major < 7 || major == 7 && minor <= 2
-	}
-	return s.major > major || s.major == major && s.minor >= minor
-}
-
-var versionPattern = regexp.MustCompile(`(Redis|Valkey) server v=(\d+)\.(\d+)`)
-
-// eachServer runs f for the installed redis-server and those of serversEnv.
+// eachServer runs f for the installed redis-server and those of
+// [localredis.ServersEnv].
 func eachServer(t *testing.T, f func(t *testing.T, s server)) {
 	t.Helper()
-	others := filepath.SplitList(os.Getenv(serversEnv))
-	if len(others) == 0 {
-		t.Logf("only the installed redis-server: %s names no others", serversEnv)
+	binaries := localredis.TestServers()
+	if len(binaries) == 1 {
+		t.Logf("only the installed redis-server: %s names no others", localredis.ServersEnv)
 	}
-	for _, binary := range append([]string{localredis.DefaultBinary}, others...) {
-		out, err := exec.Command(binary, "--version").CombinedOutput()
-		m := versionPattern.FindStringSubmatch(string(out))
-		if m == nil {
-			t.Fatalf("%s --version: %q, %v", binary, out, err)
+	for _, binary := range binaries {
+		v, err := localredis.VersionOf(binary)
+		if err != nil {
+			t.Fatal(err)
 		}
-		s := server{binary: binary, valkey: m[1] == "Valkey"}
-		s.major, _ = strconv.Atoi(m[2])
-		s.minor, _ = strconv.Atoi(m[3])
-		t.Run(strings.ToLower(m[1])+"-"+m[2]+"."+m[3], func(t *testing.T) { f(t, s) })
+		t.Run(v.String(), func(t *testing.T) { f(t, server{v, binary}) })
 	}
 }
 
@@ -62,7 +40,7 @@ func eachServer(t *testing.T, f func(t *testing.T, s server)) {
 func (s server) start(t *testing.T, args ...string) (*localredis.Server, *redis.Client) {
 	t.Helper()
 	o := localredis.Options{Binary: s.binary, Args: args}
-	if s.atLeast(7, 0) {
+	if s.AtLeast(7, 0) {
 		o.Args = append([]string{"--enable-debug-command", "yes"}, args...)
 	}
 	return launch(t, o)

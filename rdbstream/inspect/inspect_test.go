@@ -21,13 +21,9 @@ import (
 	"github.com/sluice-io/sluice/resp/localredis"
 )
 
-// serversEnv names further servers to test against, as PATH does: binaries of
-// redis-server or valkey-server.
-const serversEnv = "SLUICE_TEST_SERVERS"
-
 // eachServer runs f on a new server of each binary.
 func eachServer(t *testing.T, f func(t *testing.T, p *localredis.Server)) {
-	for _, binary := range append([]string{localredis.DefaultBinary}, filepath.SplitList(os.Getenv(serversEnv))...) {
+	for _, binary := range localredis.TestServers() {
 		t.Run(filepath.Base(binary), func(t *testing.T) {
 			p, err := localredis.Start(context.Background(), localredis.Options{Binary: binary})
 			if err != nil {

@@ -2,7 +2,6 @@ package command_test
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,13 +12,10 @@ import (
 	"github.com/sluice-io/sluice/resp/localredis"
 )
 
-// serversEnv names further servers to test against, as PATH does: binaries of
-// redis-server or valkey-server.
-const serversEnv = "SLUICE_TEST_SERVERS"
-
-// eachServer runs f against the installed redis-server and those of serversEnv.
+// eachServer runs f against the installed redis-server and those of
+// [localredis.ServersEnv].
 func eachServer(t *testing.T, f func(t *testing.T, rdb *redis.Client)) {
-	for _, binary := range append([]string{localredis.DefaultBinary}, filepath.SplitList(os.Getenv(serversEnv))...) {
+	for _, binary := range localredis.TestServers() {
 		t.Run(filepath.Base(binary), func(t *testing.T) {
 			f(t, start(t, 3, localredis.Options{Binary: binary}))
 		})

@@ -1,5 +1,6 @@
-// Package localredis starts stock redis-server processes on this machine: for
-// `sluice lab`, for the generator of the command table and for the tests.
+// Package localredis starts stock redis-server processes on this machine, as
+// servers and as sentinels: for `sluice lab`, for the generator of the command
+// table and for the tests.
 //
 // A [Server] is a child process with a directory of its own. Start returns
 // once it answers PING; Stop ends it and waits for it. On Linux the kernel
@@ -25,6 +26,8 @@ import (
 // DefaultBinary is looked up in PATH.
 const DefaultBinary = "redis-server"
 
+const defaultHost = "127.0.0.1"
+
 // readyTimeout bounds how long a new server may take to answer PING.
 const readyTimeout = 15 * time.Second
 
@@ -36,6 +39,7 @@ var ErrNoBinary = errors.New("redis-server not found in PATH: install it (apt-ge
 type Options struct {
 	Binary    string   // default DefaultBinary
 	Dir       string   // working directory; default a new temporary one, removed by Stop
+	Host      string   // address to listen on; default 127.0.0.1
 	Port      int      // TCP port; 0 for a free one
 	ReplicaOf *Server  // start as a replica of this server
 	Args      []string // further arguments as on redis-server's command line: "--maxmemory", "10mb"
@@ -45,6 +49,7 @@ type Options struct {
 // goroutine, Stop, Kill and Restart by one at a time.
 type Server struct {
 	opt     Options
+	conf    string // a sentinel's configuration, "" for a server
 	ownDir  bool
 	port    int
 	cmd     *exec.Cmd
@@ -53,14 +58,19 @@ type Server struct {
 }
 
 // Start starts a server and waits until it answers PING or ctx is done.
-func Start(ctx context.Context, o Options) (*Server, error) {
+func Start(ctx context.Context, o Options) (*Server, error) { return start(ctx, o, "") }
+
+func start(ctx context.Context, o Options, conf string) (*Server, error) {
 	if o.Binary == "" {
 		o.Binary = DefaultBinary
+	}
+	if o.Host == "" {
+		o.Host = defaultHost
 	}
 	if _, err := exec.LookPath(o.Binary); err != nil {
 		return nil, ErrNoBinary
 	}
-	s := &Server{opt: o}
+	s := &Server{opt: o, conf: conf}
 	if o.Dir == "" {
 		dir, err := os.MkdirTemp("", "sluice-redis-")
 		if err != nil {
@@ -75,6 +85,9 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 				break
 			}
 		}
+		if err = s.configure(); err != nil {
+			break
+		}
 		if err = s.launch(ctx); err == nil {
 			return s, nil
 		}
@@ -87,10 +100,16 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 }
 
 // Addr returns HOST:PORT.
-func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
+func (s *Server) Addr() string { return net.JoinHostPort(s.opt.Host, strconv.Itoa(s.port)) }
+
+// Host returns the address on which the server listens.
+func (s *Server) Host() string { return s.opt.Host }
 
 // Port returns the TCP port.
 func (s *Server) Port() int { return s.port }
+
+// Binary returns the program that was started.
+func (s *Server) Binary() string { return s.opt.Binary }
 
 // Dir returns the server's working directory.
 func (s *Server) Dir() string { return s.opt.Dir }
@@ -140,16 +159,27 @@ func (s *Server) removeDir() {
 	}
 }
 
-func (s *Server) launch(ctx context.Context) error {
+// args returns the command line.
+func (s *Server) args() []string {
+	if s.conf != "" {
+		return append([]string{s.confFile(), "--sentinel"}, s.opt.Args...)
+	}
 	args := []string{
-		"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", s.opt.Dir,
+		"--port", strconv.Itoa(s.port), "--bind", s.opt.Host, "--dir", s.opt.Dir,
 		"--unixsocket", s.Socket(), "--logfile", s.LogFile(), "--daemonize", "no",
 		"--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0",
 	}
 	if s.opt.ReplicaOf != nil {
-		args = append(args, "--replicaof", "127.0.0.1", strconv.Itoa(s.opt.ReplicaOf.port))
+		args = append(args, "--replicaof", s.opt.ReplicaOf.Host(), strconv.Itoa(s.opt.ReplicaOf.port))
 	}
-	cmd := exec.Command(s.opt.Binary, append(args, s.opt.Args...)...)
+	if s.opt.Host != defaultHost { // else it refuses every peer that is not 127.0.0.1
+		args = append(args, "--protected-mode", "no")
+	}
+	return append(args, s.opt.Args...)
+}
+
+func (s *Server) launch(ctx context.Context) error {
+	cmd := exec.Command(s.opt.Binary, s.args()...)
 	cmd.SysProcAttr = childAttr()
 	done := make(chan struct{})
 	started := make(chan error, 1)
@@ -212,14 +242,19 @@ func (s *Server) logTail() string {
 
 // Do sends one inline command on a connection of its own and returns the first
 // line of the reply with its type character, or for a bulk string the string.
-// It is for set-up and probing, not for a data path.
+// It is for set-up and probing, not for a data path, and fails after 5 s.
 func Do(addr string, words ...string) (string, error) {
+	return DoWithin(5*time.Second, addr, words...)
+}
+
+// DoWithin is [Do] for a command that may take longer.
+func DoWithin(timeout time.Duration, addr string, words ...string) (string, error) {
 	c, err := net.DialTimeout("tcp", addr, time.Second)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = c.Close() }()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(timeout))
 	if _, err := fmt.Fprintf(c, "%s\r\n", strings.Join(words, " ")); err != nil {
 		return "", err
 	}
