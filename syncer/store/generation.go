@@ -34,12 +34,14 @@ type Generation struct {
 	sinks    map[repl.Offset]struct{} // offsets of bases being written
 	intact   map[repl.Offset]bool     // bases whose checksum was found right
 	isOver   bool
+	renamed  chan struct{} // closed and replaced when the history changes
 }
 
 func newGeneration(s *Store, id uint64) *Generation {
 	return &Generation{
 		s: s, id: id, dir: filepath.Join(s.dir, generationDir(id)), over: make(chan struct{}),
 		pins: map[*Pin]struct{}{}, sinks: map[repl.Offset]struct{}{}, intact: map[repl.Offset]bool{},
+		renamed: make(chan struct{}),
 	}
 }
 
@@ -51,6 +53,15 @@ func (g *Generation) History() repl.History {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	return g.cat.History
+}
+
+// Renamed returns a channel that is closed when the log goes on under another
+// id. Call History after it, so that no change is missed. No byte that was
+// written under the new id is to be seen before History tells of it.
+func (g *Generation) Renamed() <-chan struct{} {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.renamed
 }
 
 // First returns the offset of the first byte of the log that is stored; if none
@@ -202,6 +213,31 @@ func (g *Generation) CommitBefore(off repl.Offset) (Mark, error) {
 // the log.
 func (g *Generation) CommitAt(t time.Time) (Mark, error) {
 	return g.findMark(func(start Mark) bool { return !start.Time.After(t) })
+}
+
+// CommitsAfter returns indexed commit points after off, oldest first: those of
+// the segment that holds the byte after off, and none where that byte is not
+// stored yet. They tell when the bytes before them came. [ErrOffsetGone] if that
+// byte is before the log.
+func (g *Generation) CommitsAfter(off repl.Offset) ([]Mark, error) {
+	seg, err := g.segmentAt(off + 1)
+	if err != nil || seg == nil {
+		return nil, err
+	}
+	x, err := seg.readIndex()
+	if isGone(err) {
+		return nil, ErrOffsetGone // retention was quicker
+	}
+	if err != nil {
+		return nil, err
+	}
+	var marks []Mark
+	for i := range x.records {
+		if r := &x.records[i]; r.kind == recordCommit && r.offset > off && r.offset <= seg.last() {
+			marks = append(marks, r.mark())
+		}
+	}
+	return marks, nil
 }
 
 // findMark returns the last mark for which ok, which is true for a first part

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"time"
 
 	"github.com/sluice-io/sluice/syncer/repl"
@@ -199,9 +200,12 @@ func (r *record) follows(prev *record, first repl.Offset) string {
 
 // lastCommit returns the number of records up to and including the last commit
 // and its mark; 0 and the header's if there is none.
-func (x *index) lastCommit() (n int, m Mark) {
+func (x *index) lastCommit() (n int, m Mark) { return x.lastCommitBefore(math.MaxInt64) }
+
+// lastCommitBefore is lastCommit of those that are not after off.
+func (x *index) lastCommitBefore(off repl.Offset) (n int, m Mark) {
 	for n = len(x.records); n > 0; n-- {
-		if x.records[n-1].kind == recordCommit {
+		if x.records[n-1].kind == recordCommit && x.records[n-1].offset <= off {
 			return n, x.records[n-1].mark()
 		}
 	}

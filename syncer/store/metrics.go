@@ -13,7 +13,7 @@ type metrics struct {
 
 	state, disk, bases, baseAge, baseSize *prometheus.Desc
 	first, committed, fsynced             *prometheus.Desc
-	errors, generations                   *prometheus.Desc
+	errors, generations, free             *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*metrics)(nil)
@@ -33,6 +33,7 @@ func newMetrics(s *Store) (*metrics, error) {
 		}),
 		state:       d("state", "1 for the state that the store is in, 0 for the others.", "state"),
 		disk:        d("disk_bytes", "Bytes stored.", "kind"),
+		free:        d("free_bytes", "Bytes that the store's disk has left for it."),
 		bases:       d("bases", "Complete bases of the current generation."),
 		baseAge:     d("base_age_seconds", "Time in seconds since the newest base of the current generation was complete. Absent without one."),
 		baseSize:    d("base_bytes", "Size in bytes of the newest base of the current generation. Absent without one."),
@@ -56,7 +57,7 @@ func (m *metrics) unregister() {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.state, m.disk, m.bases, m.baseAge, m.baseSize,
+	for _, d := range []*prometheus.Desc{m.state, m.disk, m.free, m.bases, m.baseAge, m.baseSize,
 		m.first, m.committed, m.fsynced, m.errors, m.generations} {
 		ch <- d
 	}
@@ -86,6 +87,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(m.disk, float64(logs), "log")
 	gauge(m.disk, float64(bases), "base")
+	if f, ok := m.s.opt.FS.(freeSpace); ok {
+		if n, err := f.Free(m.s.dir); err == nil { // else absent: the errors of writing are counted
+			gauge(m.free, float64(n))
+		}
+	}
 	gauge(m.generations, float64(len(gens)))
 	if g := m.s.Head(); g != nil {
 		gauge(m.first, float64(g.First()))

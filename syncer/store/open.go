@@ -350,6 +350,7 @@ func (g *Generation) install(r *logRecovery, head bool) error {
 	if g.s.readOnly {
 		g.committed.advance(r.mark.Offset)
 		g.fsynced.advance(min(r.known, r.mark.Offset))
+		g.noteRepairs(r.notes)
 		return nil
 	}
 	last, err := r.repair()
@@ -359,9 +360,7 @@ func (g *Generation) install(r *logRecovery, head bool) error {
 	for _, name := range r.remove {
 		r.notes = append(r.notes, "removed "+name)
 	}
-	for _, note := range r.notes {
-		g.s.repairs = append(g.s.repairs, generationDir(g.id)+": "+note)
-	}
+	g.noteRepairs(r.notes)
 	g.start(r.mark)
 	w := g.w
 	if last != nil {
@@ -379,6 +378,12 @@ func (g *Generation) install(r *logRecovery, head bool) error {
 		return w.finish()
 	}
 	return nil
+}
+
+func (g *Generation) noteRepairs(notes []string) {
+	for _, note := range notes {
+		g.s.repairs = append(g.s.repairs, generationDir(g.id)+": "+note)
+	}
 }
 
 // removeDeleted finishes the removal of generations that are marked for it:

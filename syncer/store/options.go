@@ -58,6 +58,9 @@ type Options struct {
 	Registerer prometheus.Registerer // nil registers nothing
 }
 
+// Check returns what Open would say of the options. It does no I/O.
+func (o Options) Check() error { return o.complete() }
+
 func (o *Options) complete() error {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = DefaultSegmentBytes

@@ -104,13 +104,16 @@ func (s *segment) loadSums() error {
 	if err != nil {
 		return err
 	}
-	n, m := x.lastCommit()
-	if m.Offset < s.last() {
+	// In a store of OpenReadOnly the index may know more: what was torn off and
+	// left out, or has been written since.
+	last := s.last()
+	n, m := x.lastCommitBefore(last)
+	if m.Offset < last {
 		at, why := x.bad, x.why
 		if at < 0 {
 			at, why = int64(headerSize+len(x.records)*recordSize), "index ends early"
 		}
-		return s.corrupt(indexFile(s.first), at, "%s; the segment is known to reach offset %d", why, s.last())
+		return s.corrupt(indexFile(s.first), at, "%s; the segment is known to reach offset %d", why, last)
 	}
 	s.blocks = s.blocks[:0]
 	for _, r := range x.records[:n] {

@@ -168,6 +168,13 @@ func (h *health) BecomeClosed() bool {
 	return true
 }
 
+// changed returns a channel that is closed by the next transition.
+func (h *health) changed() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.turn
+}
+
 // waitWritable waits until the state is StateWritable.
 func (h *health) waitWritable(ctx context.Context) error {
 	for {

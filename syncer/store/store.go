@@ -60,7 +60,13 @@ func (s *Store) Err() error { return s.health.check() }
 // [DegradedError] tries again after it.
 func (s *Store) WaitWritable(ctx context.Context) error { return s.health.waitWritable(ctx) }
 
-// Repairs tells in words what a crash had left and Open has put in order.
+// StateChanged returns a channel that is closed when the state becomes another.
+// Call State after it, so that no change is missed.
+func (s *Store) StateChanged() <-chan struct{} { return s.health.changed() }
+
+// Repairs tells in words what a crash had left and Open has put in order. In a
+// store of OpenReadOnly it is what of the log was left out; a process that is
+// just writing there may look the same.
 func (s *Store) Repairs() []string { return slices.Clone(s.repairs) }
 
 // Current returns the generation to serve: the newest with a complete base, nil
@@ -168,7 +174,14 @@ func (s *Store) ChangeReplID(id repl.ReplID) error {
 	if err := s.Sync(); err != nil {
 		return err
 	}
-	return w.g.saveCatalog(func(c *catalog) { c.History = h })
+	if err := w.g.saveCatalog(func(c *catalog) { c.History = h }); err != nil {
+		return err
+	}
+	w.g.mu.Lock()
+	close(w.g.renamed)
+	w.g.renamed = make(chan struct{})
+	w.g.mu.Unlock()
+	return nil
 }
 
 // NewGeneration begins a generation at pos, where a full resync or the first

@@ -16,7 +16,8 @@ import (
 
 // attachment is a stream that is about to come.
 type attachment struct {
-	start store.Mark // it begins behind this commit point
+	start     store.Mark // it begins behind this commit point
+	awaitsAck bool       // it begins once the master has got an ACK
 	// prologue is what the writer does before the first byte: make the
 	// generation, note a new replid. It waits for the disk, the reader does not.
 	prologue func(ctx context.Context) error
@@ -27,16 +28,16 @@ type attachment struct {
 
 // resumePoint drops what is not committed and returns where the head goes on,
 // zero if there is nothing to go on with.
-func (l *Link) resumePoint() (store.Mark, repl.Pos, error) {
+func (l *Link) resumePoint() (store.Mark, haveHead, error) {
 	g := l.st.Head()
 	if g == nil || l.startOver {
-		return store.Mark{}, repl.Pos{}, nil
+		return store.Mark{}, haveHead{}, nil
 	}
 	m, err := l.st.TruncateToCommit()
 	if err != nil {
-		return store.Mark{}, repl.Pos{}, err
+		return store.Mark{}, haveHead{}, err
 	}
-	return m, repl.Pos{ReplID: g.History().Current(), Offset: m.Offset}, nil
+	return m, haveHead{repl.Pos{ReplID: g.History().Current(), Offset: m.Offset}, len(g.Bases()) > 0}, nil
 }
 
 // attach brings the connection to the point where the stream comes.
@@ -52,7 +53,8 @@ func (l *Link) attach(ctx context.Context, p *peer) (*attachment, error) {
 	if err != nil {
 		l.log.Warn("the master refuses INFO: whether it can continue is not known before it is asked, and bases cannot come from replicas"+hint(err), zap.Error(err))
 	}
-	if i != nil && i.slave {
+	p.relay = i != nil && i.relay
+	if i != nil && i.slave && !i.relay {
 		return nil, followError{p.addr, i.masterAddr}
 	}
 	plan, err := planAttach(i, have, l.opt.BaseFrom)
@@ -180,17 +182,15 @@ func (l *Link) transfer(p *peer, a psync.FullResync) (*attachment, error) {
 	}
 	sink, db, err := l.receive(&transfer{peer: p, pos: a.Pos, source: "master " + p.addr})
 	if err != nil {
-		l.startOver = true // a generation without a base: perhaps none can be had apart
-		return nil, err
+		return nil, err // a generation without a base; planAttach knows what to do
 	}
 	return &attachment{
-		start:   store.Mark{Offset: a.Pos.Offset, DB: db},
+		start: store.Mark{Offset: a.Pos.Offset, DB: db}, awaitsAck: true,
 		abandon: func() { _ = sink.Abort() }, // a leftover is removed by the next Open
 		prologue: func(context.Context) error {
 			b, err := sink.Commit()
 			l.bases.done(b, err)
 			if err != nil { // what it was for has no base: attach anew
-				l.startOver = true
 				return errors.Join(err, sink.Abort())
 			}
 			return nil
@@ -239,7 +239,10 @@ func (l *Link) receive(t *transfer) (_ *store.BaseSink, db int, err error) {
 	}
 	info := check.Info()
 	off, ok := info.ReplOffset()
-	if id := repl.ReplID(info.ReplID()); (ok && repl.Offset(off) != t.pos.Offset) || (id != "" && id != t.pos.ReplID) {
+	// A relay gives what it has stored, perhaps since before a failover: under the id
+	// of then.
+	id := repl.ReplID(info.ReplID())
+	if (ok && repl.Offset(off) != t.pos.Offset) || (id != "" && id != t.pos.ReplID && !t.peer.relay) {
 		return nil, 0, fmt.Errorf("snapshot from %s is of %s:%d, %s was announced: %w", t.source, id, off, t.pos, ErrBaseMismatch)
 	}
 	if db, ok = info.ReplStreamDB(); !ok {

@@ -13,11 +13,11 @@ func TestAttachWithReplica(t *testing.T) {
 	master := startRedis(t, localredis.Options{})
 	startReplica(t, master)
 	l := newLoad(t, master)
-	l.start()
+	l.Start()
 	full, forks := number(t, master, "sync_full"), number(t, master, "total_forks")
 	r := startLink(t, t.TempDir(), master.Addr(), Options{}, store.Options{})
 	r.awaitBase(t, "replica ")
-	l.stop()
+	l.Stop()
 	r.awaitOffset(t, master)
 	judge(t, r.st, master)
 	if f, n := number(t, master, "sync_full")-full, number(t, master, "total_forks")-forks; f != 0 || n != 0 {
@@ -36,11 +36,11 @@ func TestAttachWithoutReplica(t *testing.T) {
 				await(t, "replica gone", func() bool { return info(t, master, "connected_slaves") == "0" })
 			}
 			l := newLoad(t, master)
-			l.start()
+			l.Start()
 			forks := number(t, master, "total_forks")
 			r := startLink(t, t.TempDir(), master.Addr(), Options{}, store.Options{})
 			r.awaitBase(t, "master ")
-			l.stop()
+			l.Stop()
 			r.awaitOffset(t, master)
 			judge(t, r.st, master)
 			if n := number(t, master, "total_forks") - forks; n != 1 {
@@ -60,7 +60,7 @@ func TestRestartResumes(t *testing.T) {
 	full, partial := number(t, master, "sync_full"), number(t, master, "sync_partial_ok")
 	l := newLoad(t, master)
 	for range 5 {
-		if err := l.round(context.Background()); err != nil {
+		if err := l.Round(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -72,5 +72,34 @@ func TestRestartResumes(t *testing.T) {
 	}
 	if len(r.st.Generations()) != 1 {
 		t.Errorf("%d generations", len(r.st.Generations()))
+	}
+}
+
+// The base of a replica of every version and what follows it is the master's data.
+func TestVersions(t *testing.T) {
+	binaries := localredis.TestServers()
+	if len(binaries) == 1 {
+		t.Skipf("%s names no servers of other versions: see deploy/servers.sh", localredis.ServersEnv)
+	}
+	for _, binary := range binaries {
+		v, err := localredis.VersionOf(binary)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(v.String(), func(t *testing.T) {
+			master := startRedis(t, localredis.Options{Binary: binary})
+			startReplica(t, master)
+			l := newLoad(t, master)
+			l.Start()
+			forks := number(t, master, "total_forks")
+			r := startLink(t, t.TempDir(), master.Addr(), Options{}, store.Options{})
+			r.awaitBase(t, "replica ")
+			l.Stop()
+			r.awaitOffset(t, master)
+			judge(t, r.st, master)
+			if n := number(t, master, "total_forks") - forks; n != 0 {
+				t.Errorf("%d forks of the master", n)
+			}
+		})
 	}
 }

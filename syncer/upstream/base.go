@@ -1,10 +1,13 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,6 +31,7 @@ type baser struct {
 	l      *Link
 	offers chan *transfer // capacity 1: a snapshot on its way that attaching has begun
 	wake   chan struct{}  // capacity 1
+	wanted atomic.Bool    // one is wanted, however short the log is
 
 	mu      sync.Mutex
 	cancel  context.CancelCauseFunc // of the transfer under way; nil: none
@@ -120,6 +124,7 @@ func (b *baser) done(base store.Base, err error) {
 		b.l.log.Warn("base was not taken; it will be tried again"+hint(err), zap.Error(err))
 		return
 	}
+	b.wanted.Store(false)
 	b.l.counters.bases.Add(1)
 	b.l.log.Info("base taken", zap.Stringer("pos", base.Pos()), zap.Int64("bytes", base.Size), zap.String("source", base.Source))
 }
@@ -136,7 +141,7 @@ func (b *baser) due(g *store.Generation) bool {
 		return false
 	}
 	bases := g.Bases()
-	if len(bases) == 0 {
+	if len(bases) == 0 || b.wanted.Load() {
 		return true
 	}
 	limit := max(int64(b.l.opt.BaseRefresh*float64(bases[0].Size)), b.l.opt.BaseRefreshMin)
@@ -180,7 +185,7 @@ func (b *baser) takeFrom(ctx context.Context, g *store.Generation, t *transfer, 
 	}
 	var errs []error
 	if b.l.opt.BaseFrom != BaseMaster {
-		for _, r := range master.replicas {
+		for _, r := range b.candidates(master) {
 			t, err := b.l.requestBase(ctx, r.addr, "replica "+r.addr, func(i *nodeInfo) (bool, error) { return acceptReplica(i, master, g) })
 			if err == nil {
 				var base store.Base
@@ -191,7 +196,9 @@ func (b *baser) takeFrom(ctx context.Context, g *store.Generation, t *transfer, 
 			if ctx.Err() != nil {
 				return store.Base{}, err
 			}
-			errs = append(errs, err)
+			if !errors.Is(err, errRelay) { // perhaps it is we ourselves
+				errs = append(errs, err)
+			}
 		}
 	}
 	switch {
@@ -207,11 +214,29 @@ func (b *baser) takeFrom(ctx context.Context, g *store.Generation, t *transfer, 
 	return b.finish(ctx, g, t)
 }
 
+// candidates returns the replicas that may be asked for a base, the most caught-up
+// first: the master's, and those behind us.
+func (b *baser) candidates(master *nodeInfo) []replicaInfo {
+	all := slices.Clone(master.replicas)
+	if b.l.replicas != nil {
+		for addr, off := range b.l.replicas.Online() {
+			if !slices.ContainsFunc(all, func(r replicaInfo) bool { return r.addr == addr }) {
+				all = append(all, replicaInfo{addr, off})
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b replicaInfo) int { return cmp.Compare(b.offset, a.offset) })
+	return all
+}
+
 // finish receives a snapshot and commits it, once the log has got as far. One
 // that is ahead of the log for too long is dropped: it may be of a history that
 // the master has lost.
 func (b *baser) finish(ctx context.Context, g *store.Generation, t *transfer) (store.Base, error) {
 	defer t.peer.close()
+	if bases := g.Bases(); len(bases) > 0 && t.pos.Offset <= bases[0].Offset {
+		return store.Base{}, fmt.Errorf("%s offers a base at %s: %w", t.source, t.pos, errNotNewer)
+	}
 	sink, _, err := b.l.receive(t)
 	if err != nil {
 		return store.Base{}, err
@@ -309,6 +334,8 @@ func (l *Link) awaitAccepted(ctx context.Context, p *peer, accept func(*nodeInfo
 // Why a node may not give a base.
 var (
 	errNotReplica  = errors.New("it is a master")
+	errRelay       = errors.New("it is a relay, which takes no snapshots of its own")
+	errNotNewer    = errors.New("that is not newer than the one that is stored")
 	errNotMaster   = errors.New("it is a replica")
 	errLinkDown    = errors.New("its link to the master is down")
 	errWritable    = errors.New("it takes writes of its own (replica-read-only no)")
@@ -324,6 +351,8 @@ func acceptReplica(i, master *nodeInfo, g *store.Generation) (bool, error) {
 	switch {
 	case !i.slave:
 		return false, errNotReplica
+	case i.relay:
+		return false, errRelay
 	case !i.linkUp:
 		return false, errLinkDown
 	case !i.readOnly:
@@ -336,7 +365,7 @@ func acceptReplica(i, master *nodeInfo, g *store.Generation) (bool, error) {
 
 // acceptMaster tells the same of a master.
 func acceptMaster(i *nodeInfo, g *store.Generation) (bool, error) {
-	if i.slave {
+	if i.slave && !i.relay {
 		return false, errNotMaster
 	}
 	return acceptPos(i, g)

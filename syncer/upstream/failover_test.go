@@ -13,10 +13,10 @@ func TestFailoverContinues(t *testing.T) {
 	master := startRedis(t, localredis.Options{})
 	replica := startReplica(t, master)
 	l := newLoad(t, master)
-	l.start()
+	l.Start()
 	r := startLink(t, t.TempDir(), master.Addr(), Options{}, store.Options{})
 	r.awaitBase(t, "replica ")
-	l.stop()
+	l.Stop()
 	r.awaitOffset(t, master)
 	await(t, "replica has caught up", func() bool {
 		return number(t, replica, "master_repl_offset") == number(t, master, "master_repl_offset")
@@ -28,7 +28,7 @@ func TestFailoverContinues(t *testing.T) {
 	r.SetMaster(replica.Addr())
 	l = newLoad(t, replica)
 	for range 5 {
-		if err := l.round(context.Background()); err != nil {
+		if err := l.Round(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -53,7 +53,7 @@ func TestFault16FailoverRelayAhead(t *testing.T) {
 	do(t, replica, "REPLICAOF", "NO", "ONE")
 	do(t, replica, "SET", "only", "here")
 	l := newLoad(t, master)
-	if err := l.round(context.Background()); err != nil {
+	if err := l.Round(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	r.awaitOffset(t, master)
@@ -71,7 +71,7 @@ func TestFault16FailoverRelayAhead(t *testing.T) {
 func TestFault19MasterRestartsEmpty(t *testing.T) {
 	master := startRedis(t, localredis.Options{})
 	l := newLoad(t, master)
-	if err := l.round(context.Background()); err != nil {
+	if err := l.Round(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	r := startLink(t, t.TempDir(), master.Addr(), Options{}, store.Options{})
@@ -113,7 +113,7 @@ func TestFault22BacklogGone(t *testing.T) {
 	l := newLoad(t, master)
 	// Redis trims it by and by, and never what a replica has yet to get.
 	for number(t, master, "repl_backlog_first_byte_offset") <= end+1 {
-		if err := l.round(context.Background()); err != nil {
+		if err := l.Round(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -161,10 +161,10 @@ func TestFullResyncWithoutInfo(t *testing.T) {
 			master := startRedis(t, localredis.Options{Args: []string{"--repl-diskless-sync", diskless}})
 			do(t, master, "ACL", "SETUSER", "relay", "on", ">secret", "+psync", "+replconf", "+ping")
 			l := newLoad(t, master)
-			l.start()
+			l.Start()
 			r := startLink(t, t.TempDir(), master.Addr(), Options{User: "relay", Password: "secret"}, store.Options{})
 			r.awaitBase(t, "master ")
-			l.stop()
+			l.Stop()
 			r.awaitOffset(t, master)
 			judge(t, r.st, master)
 			if n := number(t, master, "sync_full"); n != 1 {

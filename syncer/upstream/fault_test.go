@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sluice-io/sluice/resp/localredis"
 	"github.com/sluice-io/sluice/syncer/psync"
@@ -156,6 +158,66 @@ func TestFault04And05PayloadMark(t *testing.T) {
 	}
 }
 
+// A master that has not seen its child end yet loses an ACK, and then waits for
+// the next: there are more of them than one a second until something comes.
+func TestFirstAckIsRepeated(t *testing.T) {
+	m := psynctest.NewMaster(t)
+	pos := repl.Pos{ReplID: idA, Offset: 100}
+	stream := command("SET", "a", "b")
+	m.Script(func(s *psynctest.Session) {
+		handshake(s)
+		s.FullResync(pos, psync.PayloadHeader{Mark: strings.Repeat("m", psync.MarkLen)}, emptyRDB)
+		s.AwaitAck(pos.Offset)
+		begin := time.Now()
+		for range 8 { // at one a second they would take as many
+			s.AwaitAck(pos.Offset)
+		}
+		if d := time.Since(begin); d > 4*time.Second {
+			t.Errorf("8 ACKs took %s", d)
+		}
+		s.Send(stream)
+		s.AwaitClose()
+	})
+	r := startScripted(t, m, Options{}, store.Options{})
+	r.awaitCommitted(t, pos.Offset+repl.Offset(len(stream)))
+	r.stop(t)
+	m.Wait()
+}
+
+// Stopped in the middle of a full resync, from a master that gives no snapshot
+// apart: after a restart another one is asked for, as there would never be a
+// base else.
+func TestRestartInFullResync(t *testing.T) {
+	m := psynctest.NewMaster(t)
+	pos := repl.Pos{ReplID: idA, Offset: 5000}
+	sent := make(chan struct{})
+	m.Script(func(s *psynctest.Session) {
+		handshake(s)
+		s.Send(string(psync.AppendFullResync(nil, pos)) + "$100\r\nREDIS0010")
+		close(sent)
+		s.AwaitClose()
+	})
+	stream := command("SET", "a", "b")
+	m.Script(func(s *psynctest.Session) {
+		if w := handshake(s); !w.IsZero() {
+			t.Errorf("PSYNC %v, want a full resync", w)
+		}
+		s.FullResync(pos, psync.PayloadHeader{Size: int64(len(emptyRDB))}, emptyRDB)
+		s.Send(stream)
+		s.AwaitClose()
+	})
+	dir := t.TempDir()
+	r := startLink(t, dir, "scripted:6379", Options{Dial: m.Dial}, store.Options{})
+	<-sent
+	await(t, "transfer", func() bool { return r.State() == StateTransfer })
+	r.stop(t)
+	r = startLink(t, dir, "scripted:6379", Options{Dial: m.Dial}, store.Options{})
+	r.awaitBase(t, "master ")
+	r.awaitCommitted(t, pos.Offset+repl.Offset(len(stream)))
+	r.stop(t)
+	m.Wait()
+}
+
 // stuckFS is a file system whose writes to the log wait, or fail, until let go.
 type stuckFS struct {
 	store.OSFS
@@ -239,7 +301,7 @@ func TestFault10DiskFull(t *testing.T) {
 	full := number(t, master, "sync_full")
 	fs.set(nil, syscall.ENOSPC)
 	for r.counters.overflows.Load() == 0 {
-		if err := l.round(context.Background()); err != nil {
+		if err := l.Round(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -261,7 +323,7 @@ func TestFault08KillMidBase(t *testing.T) {
 	startReplica(t, master, "--rdb-key-save-delay", "3000")
 	l := newLoad(t, master)
 	for range 5 {
-		if err := l.round(context.Background()); err != nil {
+		if err := l.Round(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -275,14 +337,14 @@ func TestFault08KillMidBase(t *testing.T) {
 		first = st.Current().Bases()[0].Offset
 		return true
 	})
-	l.start()
+	l.Start()
 	await(t, "another base is coming", func() bool {
 		return strings.Contains(readDir(t, dir), ".tmp")
 	})
 	p.kill()
-	l.stop()
+	l.Stop()
 	st := openStore(t, dir, store.Options{})
-	defer func() { _ = st.Close() }()
+	defer func() { _ = st.Close() }() // where the test ends early
 	b := st.Current().Bases()
 	if b[len(b)-1].Offset != first {
 		t.Fatalf("bases are %+v, the first was at %d", b, first)
@@ -294,6 +356,16 @@ func TestFault08KillMidBase(t *testing.T) {
 	_ = r.Close()
 	if strings.Contains(readDir(t, dir), "rdb.tmp") {
 		t.Error("the part of a base is still there")
+	}
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	full := number(t, master, "sync_full")
+	link := startLink(t, dir, master.Addr(), Options{BaseRefreshMin: 1 << 30}, store.Options{}) // with the base that there is
+	link.awaitOffset(t, master)
+	judge(t, link.st, master)
+	if f := number(t, master, "sync_full") - full; f != 0 || len(link.st.Generations()) != 1 {
+		t.Errorf("%d full resyncs, %d generations", f, len(link.st.Generations()))
 	}
 }
 
@@ -328,7 +400,7 @@ func TestFault23ReplicaPromotedMidBase(t *testing.T) {
 	master := startRedis(t, localredis.Options{})
 	replica := startReplica(t, master, "--repl-diskless-sync-delay", "2")
 	l := newLoad(t, master)
-	if err := l.round(context.Background()); err != nil {
+	if err := l.Round(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	r := startLink(t, t.TempDir(), master.Addr(), Options{BaseFrom: BaseReplica}, store.Options{})
@@ -342,6 +414,58 @@ func TestFault23ReplicaPromotedMidBase(t *testing.T) {
 	if r.counters.bases.Load() != 0 || r.State() != StateConnected {
 		t.Errorf("%+v", r.Status())
 	}
+}
+
+// It is promoted after we have looked and before we ask: what it announces is of
+// an id that is not ours, at an offset that could be.
+func TestFault23ReplicaPromotedBeforePSync(t *testing.T) {
+	master := startRedis(t, localredis.Options{})
+	replica := startReplica(t, master)
+	if err := newLoad(t, master).Round(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	promoted := make(chan struct{})
+	var once sync.Once
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if err != nil || addr != replica.Addr() {
+			return c, err
+		}
+		return &hookedConn{c, func(b []byte) {
+			if strings.Contains(string(b), "PSYNC") {
+				once.Do(func() {
+					defer close(promoted)
+					if got, err := localredis.Do(replica.Addr(), "REPLICAOF", "NO", "ONE"); err != nil || got != "+OK" {
+						t.Errorf("promote: %q, %v", got, err)
+					}
+				})
+			}
+		}}, nil
+	}
+	r := startLink(t, t.TempDir(), master.Addr(), Options{BaseFrom: BaseReplica, Dial: dial}, store.Options{})
+	select {
+	case <-promoted:
+	case <-time.After(testTimeout):
+		t.Fatal("no snapshot was asked for")
+	}
+	await(t, "a refusal", func() bool { return r.Status().BaseError != "" })
+	if e := r.Status().BaseError; !strings.Contains(e, store.ErrForeignBase.Error()) || len(r.st.Head().Bases()) != 0 || r.st.Current() != nil {
+		t.Errorf("%d bases; %s", len(r.st.Head().Bases()), e)
+	}
+	if r.State() != StateConnected {
+		t.Errorf("%+v", r.Status())
+	}
+}
+
+// hookedConn tells of what is written before it is.
+type hookedConn struct {
+	net.Conn
+	before func([]byte)
+}
+
+func (c *hookedConn) Write(b []byte) (int, error) {
+	c.before(b)
+	return c.Conn.Write(b)
 }
 
 // Another master is set while a snapshot comes on the link: what was received

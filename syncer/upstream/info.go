@@ -20,6 +20,7 @@ const maxInfoBytes = 1 << 20
 // nodeInfo is what INFO tells about a node (genRedisInfoString).
 type nodeInfo struct {
 	slave      bool   // role:slave
+	relay      bool   // sluice_relay:1: it says slave, and serves replicas at no cost to anybody
 	masterAddr string // of a slave
 	linkUp     bool   // master_link_status:up
 	readOnly   bool   // slave_read_only:1
@@ -63,6 +64,11 @@ func (i *nodeInfo) hasRDBOnly() bool { return i.redis == version{} || !i.redis.l
 // newerThan reports whether the node's snapshots may be of an RDB version that a
 // server like o cannot load.
 func (i *nodeInfo) newerThan(o *nodeInfo) bool {
+	// Until 8 Valkey writes what Redis 7.2 does, which it then calls itself in
+	// redis_version; from 9 on it writes a version of its own.
+	if i.valkey != (version{}) && o.valkey == (version{}) && o.redis != (version{}) && !i.valkey.less(version{9, 0}) {
+		return true
+	}
 	return (o.redis != version{} && o.redis.less(i.redis)) || (o.valkey != version{} && o.valkey.less(i.valkey))
 }
 
@@ -150,6 +156,7 @@ func parseInfo(text string) *nodeInfo {
 	}
 	i := &nodeInfo{
 		slave:    fields["role"] == "slave",
+		relay:    fields["sluice_relay"] == "1",
 		linkUp:   fields["master_link_status"] == "up",
 		readOnly: fields["slave_read_only"] == "1",
 		pos:      repl.Pos{ReplID: id("master_replid"), Offset: offset("master_repl_offset")},

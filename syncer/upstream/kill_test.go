@@ -2,10 +2,12 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 const (
 	captureEnv = "SLUICE_TEST_CAPTURE" // directory of the store
 	masterEnv  = "SLUICE_TEST_MASTER"  // HOST:PORT
+	plainEnv   = "SLUICE_TEST_PLAIN"   // 1: with the defaults, and no base after the first
 	longEnv    = "SLUICE_LONG"         // 1: run the long tests in full
 )
 
@@ -30,12 +33,16 @@ func capture(dir, master string) int {
 	}
 	// Small segments and bases that are due soon, so that a kill hits all that
 	// there is.
-	st, err := store.Open(dir, store.Options{SegmentBytes: 1 << 20, Logger: log})
+	so, o := store.Options{SegmentBytes: 1 << 20, Logger: log}, Options{Master: master, BaseRefresh: 0.2, BaseRefreshMin: 256 << 10, Logger: log}
+	if os.Getenv(plainEnv) != "" {
+		so.SegmentBytes, o.BaseRefresh, o.BaseRefreshMin = 0, 0, 1<<40
+	}
+	st, err := store.Open(dir, so)
 	if err != nil {
 		log.Error("open", zap.Error(err))
 		return 1
 	}
-	l, err := New(st, Options{Master: master, BaseRefresh: 0.2, BaseRefreshMin: 256 << 10, Logger: log})
+	l, err := New(st, o)
 	if err != nil {
 		log.Error("new", zap.Error(err))
 		return 1
@@ -82,6 +89,25 @@ func (p *process) kill() {
 	}
 }
 
+// peakMemory returns the most memory that the process has had, in bytes.
+func (p *process) peakMemory(t *testing.T) (peak int64) {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skip("there is no /proc here")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &peak); err == nil {
+			return peak << 10
+		}
+	}
+	t.Fatal("/proc tells no VmHWM")
+	return 0
+}
+
 // Kill -9 at any instant, while it appends and while a base comes: the link goes
 // on by partial resync, and what is stored is what the master has.
 func TestFault07Kill(t *testing.T) {
@@ -93,7 +119,7 @@ func TestFault07Kill(t *testing.T) {
 	replica := startReplica(t, master, "--rdb-key-save-delay", "20") // microseconds: bases take a while
 	l := newLoad(t, master)
 	for range 20 {
-		if err := l.round(context.Background()); err != nil {
+		if err := l.Round(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -107,11 +133,11 @@ func TestFault07Kill(t *testing.T) {
 		if killed == 0 { // the first base has to be there for the judge
 			awaitStore(t, dir, func(st *store.Store) bool { return st.Current() != nil })
 		}
-		l.start()
+		l.Start()
 		time.Sleep(time.Duration(rng.IntN(700)) * time.Millisecond) // the instant of the kill
 		p.kill()
 		killed++
-		l.stop()
+		l.Stop()
 
 		st := openStore(t, dir, store.Options{})
 		link, err := New(st, Options{Master: master.Addr()})

@@ -27,6 +27,7 @@ type Link struct {
 	ring *ring
 
 	bases    *baser
+	replicas Replicas // those behind us; nil: none are served
 	counters counters
 	metrics  *metrics
 
@@ -68,6 +69,17 @@ func New(st *store.Store, o Options) (*Link, error) {
 		}
 	}
 	return l, nil
+}
+
+// SetReplicas says who the replicas behind the relay are: for [AckDownstream], and
+// because they can give bases. It must be called before Start.
+func (l *Link) SetReplicas(r Replicas) { l.replicas = r }
+
+// RefreshBase has a new base taken as soon as somebody can give one, for instance
+// because the newest one was found damaged.
+func (l *Link) RefreshBase() {
+	l.bases.wanted.Store(true)
+	l.bases.kick()
 }
 
 // Start begins. It does not wait for the master; see [Link.Wait].
@@ -170,6 +182,7 @@ func (l *Link) target() string {
 func (l *Link) run() {
 	defer l.m.BecomeIdle()
 	pause, hops := l.opt.BackoffMin, 0
+	l.awaitMaster()
 	for l.ctx.Err() == nil {
 		up, err := l.attempt()
 		if l.ctx.Err() != nil {
@@ -192,6 +205,19 @@ func (l *Link) run() {
 		}
 		l.sleep(pause)
 		pause = min(2*pause, l.opt.BackoffMax)
+	}
+}
+
+// awaitMaster waits until SetMaster was called, where no master is configured.
+func (l *Link) awaitMaster() {
+	if l.target() == "" {
+		l.log.Info("waiting to be told who the master is")
+	}
+	for l.target() == "" && l.ctx.Err() == nil {
+		select {
+		case <-l.poked:
+		case <-l.ctx.Done():
+		}
 	}
 }
 

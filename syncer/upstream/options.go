@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"github.com/sluice-io/sluice/syncer/repl"
 )
 
 // BaseFrom says who gives the snapshots.
@@ -36,10 +39,26 @@ const (
 	AckReceived AckMode = "received"
 	// AckFsynced acknowledges what is durable on our disk.
 	AckFsynced AckMode = "fsynced"
+	// AckDownstream acknowledges what the slowest replica behind the relay has
+	// acknowledged, and while none is online, what is durable on our disk. See
+	// [Link.SetReplicas].
+	AckDownstream AckMode = "downstream"
 )
 
+// Replicas are those behind a relay. Any goroutine may call.
+type Replicas interface {
+	// MinAcked returns the lowest offset that an online replica has acknowledged;
+	// ok is false if none is online.
+	MinAcked() (off repl.Offset, ok bool)
+	// Acked returns a channel that is sent to after MinAcked may have changed.
+	Acked() <-chan struct{}
+	// Online returns the addresses, HOST:PORT, of the online replicas with what
+	// they have acknowledged.
+	Online() map[string]repl.Offset
+}
+
 // AckModes returns the values that exist.
-func AckModes() []AckMode { return []AckMode{AckReceived, AckFsynced} }
+func AckModes() []AckMode { return []AckMode{AckReceived, AckFsynced, AckDownstream} }
 
 // Defaults of [Options]; sizes in bytes.
 const (
@@ -62,7 +81,7 @@ const announcedVersion = "9.0.0"
 
 // Options configure a [Link]. Zero fields take their defaults in New.
 type Options struct {
-	Master   string // HOST:PORT; if that is a replica, its master is followed
+	Master   string // HOST:PORT; if that is a replica, its master is followed; empty: SetMaster will tell
 	User     string // ACL user; needs +psync +replconf +ping +info; empty: the default user
 	Password string // empty: no AUTH
 	TLS      *tls.Config
@@ -95,25 +114,21 @@ type Options struct {
 	Registerer prometheus.Registerer // nil registers nothing
 }
 
-func orDefault[T comparable](v *T, d T) {
-	var zero T
-	if *v == zero {
-		*v = d
-	}
-}
+// Check returns what New would say of the options.
+func (o Options) Check() error { return o.complete() }
 
 // complete sets defaults and checks.
 func (o *Options) complete() error {
-	orDefault(&o.BaseFrom, DefaultBaseFrom)
-	orDefault(&o.Ack, DefaultAck)
-	orDefault(&o.BufferBytes, DefaultBufferBytes)
-	orDefault(&o.BaseRefresh, DefaultBaseRefresh)
-	orDefault(&o.BaseRefreshMin, DefaultBaseRefreshMin)
-	orDefault(&o.ConnectTimeout, DefaultConnectTimeout)
-	orDefault(&o.Timeout, DefaultTimeout)
-	orDefault(&o.BaseWait, DefaultBaseWait)
-	orDefault(&o.BackoffMin, DefaultBackoffMin)
-	orDefault(&o.BackoffMax, DefaultBackoffMax)
+	o.BaseFrom = cmp.Or(o.BaseFrom, DefaultBaseFrom)
+	o.Ack = cmp.Or(o.Ack, DefaultAck)
+	o.BufferBytes = cmp.Or(o.BufferBytes, DefaultBufferBytes)
+	o.BaseRefresh = cmp.Or(o.BaseRefresh, DefaultBaseRefresh)
+	o.BaseRefreshMin = cmp.Or(o.BaseRefreshMin, DefaultBaseRefreshMin)
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, DefaultConnectTimeout)
+	o.Timeout = cmp.Or(o.Timeout, DefaultTimeout)
+	o.BaseWait = cmp.Or(o.BaseWait, DefaultBaseWait)
+	o.BackoffMin = cmp.Or(o.BackoffMin, DefaultBackoffMin)
+	o.BackoffMax = cmp.Or(o.BackoffMax, DefaultBackoffMax)
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
@@ -121,7 +136,7 @@ func (o *Options) complete() error {
 		d := &net.Dialer{KeepAlive: time.Minute}
 		o.Dial = d.DialContext
 	}
-	if host, port, err := net.SplitHostPort(o.Master); err != nil || host == "" || port == "" {
+	if host, port, err := net.SplitHostPort(o.Master); o.Master != "" && (err != nil || host == "" || port == "") {
 		return fmt.Errorf("check Master: %q is not HOST:PORT", o.Master)
 	}
 	switch o.BaseFrom {
@@ -130,7 +145,7 @@ func (o *Options) complete() error {
 		return fmt.Errorf("check BaseFrom: %q is none of %q", o.BaseFrom, BaseFroms())
 	}
 	switch o.Ack {
-	case AckReceived, AckFsynced:
+	case AckReceived, AckFsynced, AckDownstream:
 	default:
 		return fmt.Errorf("check Ack: %q is none of %q", o.Ack, AckModes())
 	}

@@ -19,6 +19,7 @@ type peer struct {
 	conn    net.Conn
 	r       *bufio.Reader // of Read
 	timeout time.Duration
+	relay   bool // as its INFO says
 	unhook  func() bool
 }
 

@@ -34,13 +34,32 @@ type attachPlan struct {
 	reason string    // why the generation cannot go on; empty if it can or there is none
 }
 
+// haveHead is what there is to go on with: the last commit, zero if there is
+// none, and whether its generation has a base.
+type haveHead struct {
+	repl.Pos
+	base bool
+}
+
 // planAttach decides how to attach to the node that i tells of, nil if it would
-// not tell. have is our last commit, zero if there is none. It asks for a full
-// resync only where nothing else works, because PSYNC that cannot be continued
-// makes the master fork at once.
-func planAttach(i *nodeInfo, have repl.Pos, from BaseFrom) (attachPlan, error) {
+// not tell. A head without a base goes on only where one can be had apart: else
+// a restart in the middle of a full resync would leave it without one for good.
+// It asks for a full resync only where nothing else works, because PSYNC that
+// cannot be continued makes the master fork at once.
+func planAttach(i *nodeInfo, have haveHead, from BaseFrom) (attachPlan, error) {
 	p := attachPlan{kind: attachFull}
-	if !have.IsZero() {
+	if i != nil && i.relay { // it never forks, and knows more of its history than INFO can tell
+		if !have.IsZero() && have.base {
+			p = attachPlan{kind: attachResume, want: have.Want()}
+		}
+		return p, nil
+	}
+	apart := i != nil && i.hasRDBOnly()
+	switch {
+	case have.IsZero():
+	case !have.base && !apart:
+		p.reason = "the last full resync was not complete, and the master gives no snapshot apart"
+	default:
 		w := have.Want()
 		if i == nil {
 			return attachPlan{kind: attachResume, want: w}, nil
@@ -49,17 +68,17 @@ func planAttach(i *nodeInfo, have repl.Pos, from BaseFrom) (attachPlan, error) {
 		if v == repl.Accepted {
 			return attachPlan{kind: attachResume, want: w}, nil
 		}
-		p.reason = fmt.Sprintf("the master cannot continue %s: %s", have, v)
+		p.reason = fmt.Sprintf("the master cannot continue %s: %s", have.Pos, v)
 	}
 	if i == nil {
 		return p, nil
 	}
 	switch {
-	case i.backlog && i.hasRDBOnly():
+	case i.backlog && apart:
 		p.kind, p.want = attachJoin, i.pos.Want()
 	case from == BaseReplica: // its first replica will create the backlog
 		return p, ErrNoReplica
-	case i.hasRDBOnly():
+	case apart:
 		p.kind = attachCreate
 	}
 	return p, nil

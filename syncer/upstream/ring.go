@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/sluice-io/sluice/syncer/repl"
 	"github.com/sluice-io/sluice/syncer/store"
@@ -25,6 +26,7 @@ const (
 //	        released
 type ring struct {
 	wake chan struct{} // capacity 1: there is something new for the writer
+	room chan struct{} // capacity 1: the writer has freed some
 
 	mu       sync.Mutex
 	buf      []byte
@@ -35,7 +37,9 @@ type ring struct {
 	closed   bool        // the reader has ended
 }
 
-func newRing(size int) *ring { return &ring{buf: make([]byte, size), wake: make(chan struct{}, 1)} }
+func newRing(size int) *ring {
+	return &ring{buf: make([]byte, size), wake: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+}
 
 // reset empties the ring for a stream that goes on behind m. Neither reader nor
 // writer may be at work.
@@ -66,6 +70,28 @@ func (r *ring) space() []byte {
 		to = r.start
 	}
 	return r.buf[from:min(to, from+maxRead)]
+}
+
+// roomWait is how long a full ring may stay full in the middle of a command that
+// is longer than half of it.
+const roomWait = 5 * time.Second
+
+// awaitSpace is space, but waits a moment for room. Only the reader may call.
+func (r *ring) awaitSpace(done <-chan struct{}) []byte {
+	t := time.NewTimer(roomWait)
+	defer t.Stop()
+	for {
+		if p := r.space(); p != nil {
+			return p
+		}
+		select {
+		case <-r.room:
+		case <-t.C:
+			return nil
+		case <-done:
+			return nil
+		}
+	}
 }
 
 // publish gives n bytes of what space returned to the writer, and the last
@@ -142,6 +168,10 @@ func (r *ring) release(n int) {
 	r.start = (r.start + n) % len(r.buf)
 	r.used -= n
 	r.released += repl.Offset(n)
+	select {
+	case r.room <- struct{}{}:
+	default:
+	}
 }
 
 // len returns how many bytes are in use.

@@ -17,6 +17,14 @@ import (
 // ackEvery is how often a replica acknowledges (replicationCron).
 const ackEvery = time.Second
 
+// Behind a snapshot with a mark the stream waits for an ACK that comes after the
+// master has seen its child end; one that comes before is lost. So more of them
+// are sent, until something comes: an idle master says nothing for 10 s.
+const (
+	firstAckEvery = 100 * time.Millisecond
+	firstAckFor   = 10 * time.Second
+)
+
 // session is one connection to the master with the stream on it.
 type session struct {
 	l     *Link
@@ -24,6 +32,7 @@ type session struct {
 	at    *attachment
 	asked chan struct{} // capacity 1: an ACK is wanted at once
 
+	begun    atomic.Bool                      // something of the stream has come
 	received atomic.Int64                     // offset of the last commit point in memory
 	gen      atomic.Pointer[store.Generation] // written to; nil until the prologue is done
 }
@@ -48,6 +57,7 @@ func (l *Link) stream(ctx context.Context, p *peer, at *attachment) error {
 			p.close()
 		}
 	})
+	wg.Go(func() { s.watchDownstream(sctx) })
 	wg.Go(func() {
 		if err := s.acknowledge(sctx); err != nil {
 			cancel(err)
@@ -67,19 +77,26 @@ func (l *Link) stream(ctx context.Context, p *peer, at *attachment) error {
 	return context.Cause(sctx)
 }
 
-// read moves bytes from the socket to memory. It never waits for anything else.
+// read moves bytes from the socket to memory. It waits for nothing else, but in
+// the middle of a command that does not fit into memory for the disk.
 func (s *session) read() error {
 	l := s.l
 	scan := psync.NewStreamScanner(s.at.start.Offset, s.at.start.DB)
 	mark := s.at.start
 	for {
 		p := l.ring.space()
+		if p == nil && int(scan.Offset()-mark.Offset) > l.opt.BufferBytes/2 {
+			// In the middle of one huge command. To drop the link would not help: it
+			// would come from its begin again, and again.
+			p = l.ring.awaitSpace(l.ctx.Done())
+		}
 		if p == nil {
 			l.counters.overflows.Add(1)
 			return ErrBufferFull
 		}
 		n, err := s.peer.r.Read(p)
 		if n > 0 {
+			s.begun.Store(true)
 			errScan := s.scan(scan, p[:n])
 			if off, db := scan.Commit(); off != mark.Offset {
 				mark = store.Mark{Offset: off, DB: db, Time: time.Now()}
@@ -166,12 +183,20 @@ func (l *Link) persist(ctx context.Context, op func() error) error {
 func (s *session) acknowledge(ctx context.Context) error {
 	t := time.NewTicker(ackEvery)
 	defer t.Stop()
+	hurry, begin := s.at.awaitsAck, time.Now()
+	if hurry {
+		t.Reset(firstAckEvery)
+	}
 	for {
 		if err := s.sendAck(); err != nil {
 			return err
 		}
 		select {
 		case <-t.C:
+			if hurry && (s.begun.Load() || time.Since(begin) > firstAckFor) {
+				hurry = false
+				t.Reset(ackEvery)
+			}
 		case <-s.asked:
 		case <-ctx.Done():
 			return nil
@@ -187,8 +212,12 @@ func (s *session) sendAck() error {
 	if g != nil {
 		a.Fsynced = min(g.Fsynced(), a.Offset)
 	}
-	if s.l.opt.Ack == AckFsynced {
+	switch s.l.opt.Ack {
+	case AckReceived:
+	case AckFsynced:
 		a.Offset = max(a.Fsynced, 0)
+	case AckDownstream:
+		a.Offset = min(a.Offset, s.minAcked(max(a.Fsynced, 0)))
 	}
 	if _, err := s.peer.Write(psync.AppendAck(nil, a)); err != nil {
 		return err
@@ -197,10 +226,37 @@ func (s *session) sendAck() error {
 	return nil
 }
 
+// minAcked returns what all replicas behind us have, and fsynced while there are
+// none.
+func (s *session) minAcked(fsynced repl.Offset) repl.Offset {
+	if s.l.replicas != nil && s.gen.Load() != nil {
+		if off, ok := s.l.replicas.MinAcked(); ok {
+			return off
+		}
+	}
+	return fsynced
+}
+
+// watchDownstream has an ACK sent whenever the replicas behind us have more, where
+// that is what is acknowledged: somebody may WAIT for it.
+func (s *session) watchDownstream(ctx context.Context) {
+	if s.l.opt.Ack != AckDownstream || s.l.replicas == nil {
+		return
+	}
+	for {
+		select {
+		case <-s.l.replicas.Acked():
+			s.askAck()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // watchFsync has an ACK sent whenever more is durable, where that is what is
 // acknowledged: somebody may WAIT for it.
 func (s *session) watchFsync(ctx context.Context) {
-	if s.l.opt.Ack != AckFsynced {
+	if s.l.opt.Ack == AckReceived {
 		return
 	}
 	g := s.gen.Load()

@@ -1,0 +1,84 @@
+package downstream
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-io/sluice/resp/localredis"
+	"github.com/sluice-io/sluice/syncer/relaytest"
+)
+
+// flood writes without a pause until stopped: what a slow replica cannot keep up
+// with while it loads.
+func flood(t *testing.T, s *localredis.Server) (stop func()) {
+	c := relaytest.NewClient(t, s.Addr(), 0)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	value := strings.Repeat("v", 10_000)
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			pipe := c.Pipeline()
+			for range 20 {
+				pipe.Set(context.Background(), "hot", value, 0)
+			}
+			if _, err := pipe.Exec(context.Background()); err != nil {
+				t.Errorf("flood: %v", err)
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// The loop that a stock master and a slow replica get into: the replica loads for
+// longer than the output buffer for it lasts, is cut off, has lost its place, and
+// syncs anew. Behind the relay the same replica, of the same master under the same
+// load, comes online with its first full resync.
+func TestDeadLoop(t *testing.T) {
+	master := relaytest.StartRedis(t, localredis.Options{Args: []string{
+		"--repl-backlog-size", "1mb", "--client-output-buffer-limit", "replica", "4mb", "4mb", "0",
+	}})
+	// 3,000 keys, and a replica that takes a millisecond for each.
+	c := relaytest.NewClient(t, master.Addr(), 0)
+	pipe := c.Pipeline()
+	for i := range 3000 {
+		pipe.Set(context.Background(), "key"+strconv.Itoa(i), "v", 0)
+	}
+	if _, err := pipe.Exec(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	slow := []string{"--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"}
+	r := startRig(t, t.TempDir(), master.Addr(), rigOptions{})
+	stop := flood(t, master)
+	defer stop()
+
+	stock := startBehind(t, master.Port(), slow...)
+	relaytest.Await(t, "the stock replica is in the loop", func() bool { return fullResyncs(t, stock) >= 3 })
+	if up := relaytest.Info(t, stock, "master_link_status"); up == "up" {
+		t.Error("the stock replica is up: this is no loop")
+	}
+	loops := relaytest.Number(t, master, "sync_full")
+	stock.Stop()
+
+	behind := startBehind(t, r.port(), slow...)
+	r.awaitOnline(t, 1)
+	if n := fullResyncs(t, behind); n != 1 {
+		t.Errorf("%d full resyncs behind the relay", n)
+	}
+	stop()
+	sameData(t, master, behind)
+	t.Logf("the master did %d full resyncs for the stock replica; behind the relay it was one, of the relay's", loops)
+}
