@@ -4,6 +4,7 @@ package proxy_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -68,6 +69,12 @@ func TestNoAllocationPerCommand(t *testing.T) {
 		c := quietCluster(t, consistency)
 		dialRaw(t, c.addr).do("+OK\r\n", "SET", "k", "v")
 		awaitReply(t, c.replicas[0].Addr(), "$1\r\nv\r\n", "GET", "k")
+		background := 0.0
+		if consistency == proxy.ConsistencyLinearizable {
+			// A read waits for a sample, so a run takes long enough for what the
+			// sampler asks each second. One per pipeline would be ten times that.
+			background = 10
+		}
 		for _, depth := range []int{1, 16} {
 			for _, e := range []*exchange{
 				newExchange(t, c.addr, depth, "$1\r\nv\r\n", "GET", "k"),
@@ -84,8 +91,8 @@ func TestNoAllocationPerCommand(t *testing.T) {
 							e.run(t)
 						}
 					})
-					if n != 0 {
-						t.Errorf("%v allocations in %d pipelines of %d, want 0", n, rounds, depth)
+					if n > background {
+						t.Errorf("%v allocations in %d pipelines of %d, want %v", n, rounds, depth, background)
 					}
 				})
 			}
@@ -101,6 +108,38 @@ func BenchmarkProxyGet(b *testing.B) {
 	for _, depth := range []int{1, 16} {
 		b.Run(fmt.Sprint("P=", depth), func(b *testing.B) {
 			e := newExchange(b, c.addr, depth, "$1\r\nv\r\n", "GET", "k")
+			b.ReportAllocs()
+			for i := 0; i < b.N; i += depth {
+				e.run(b)
+			}
+		})
+	}
+}
+
+// BenchmarkProxyGetTLS is BenchmarkProxyGet for a client with TLS.
+func BenchmarkProxyGetTLS(b *testing.B) {
+	p := newPKI(b)
+	c := newCluster(b, 1, func(o *proxy.Options) {
+		o.Loops, o.Logger = 1, nil
+		o.ObserveEvery, o.DiscoverEvery = time.Hour, time.Hour
+		o.Listeners[0].Consistency, o.Listeners[0].TLS = proxy.ConsistencyEventual, p.listener()
+	})
+	awaitReply(b, c.master.Addr(), "+OK\r\n", "SET", "k", "v")
+	awaitReply(b, c.replicas[0].Addr(), "$1\r\nv\r\n", "GET", "k")
+	for _, depth := range []int{1, 16} {
+		b.Run(fmt.Sprint("P=", depth), func(b *testing.B) {
+			cfg := p.dialer()
+			cfg.ServerName = "localhost"
+			conn, err := tls.Dial("tcp", c.addr, cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			want := bytes.Repeat([]byte("$1\r\nv\r\n"), depth)
+			e := &exchange{
+				conn: conn, want: want, reply: make([]byte, len(want)),
+				request: bytes.Repeat(resp.AppendCommand(nil, "GET", "k"), depth),
+			}
 			b.ReportAllocs()
 			for i := 0; i < b.N; i += depth {
 				e.run(b)

@@ -27,9 +27,16 @@ type delay struct{ latency, jitter time.Duration }
 // machine is never caught behind, and a hunt for stale reads proves nothing.
 func newDelayedCluster(t testing.TB, delays []delay, set func(*proxy.Options)) *cluster {
 	t.Helper()
-	c := &cluster{master: startRedis(t, localredis.Options{})}
+	master := startRedis(t, localredis.Options{})
+	return newClusterBehind(t, master, master.Addr(), delays, set)
+}
+
+// newClusterBehind is newDelayedCluster with replicas that sync from an address.
+func newClusterBehind(t testing.TB, master *localredis.Server, from string, delays []delay, set func(*proxy.Options)) *cluster {
+	t.Helper()
+	c := &cluster{master: master}
 	for _, d := range delays {
-		_, port, _ := strings.Cut(startLink(t, c.master.Addr(), d), ":")
+		_, port, _ := strings.Cut(startLink(t, from, d), ":")
 		own, err := localredis.FreePort()
 		if err != nil {
 			t.Fatal(err)

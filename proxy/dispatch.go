@@ -32,17 +32,22 @@ func (s *session) serve(data []byte, i int, mixed bool) int {
 		s.reply(resp.AppendError(nil, "NOAUTH Authentication required."))
 		return 1
 	}
+	if s.doom != doomNone && s.serveDoomed(args, it) {
+		return 1
+	}
 	var done bool
 	switch {
 	case s.pin != nil:
 		done = s.servePinned(raw, args, it)
 	case it.kind >= route.Denied:
-		done = s.serveLocal(raw, args, it)
+		done = s.serveLocal(raw, args, it, mixed)
 	case it.kind == route.Multi:
 		if n := s.sendTransaction(data, i); n > 0 {
 			return n
 		}
 		done = s.stall == stallNone && s.pinFor(raw, args, it)
+	case it.kind == route.Kill:
+		done = s.kill(raw, it)
 	case it.kind >= route.Blocking:
 		done = s.pinFor(raw, args, it)
 	default:
@@ -90,11 +95,17 @@ func (s *session) forward(raw []byte, args resp.Args, it *item, mixed bool) bool
 		return false
 	}
 	var p *backend.Pipeline
-	fenced := target == route.Replica && s.causal
-	if fenced {
+	fenced, indexed := target == route.Replica && s.causal, target == route.Replica && s.linear
+	switch {
+	case fenced:
 		p, reason = s.fenced(it, args)
-	} else {
-		p = s.pipeline(target, &reason)
+	case indexed:
+		var wait bool
+		if p, reason, wait = s.indexed(it); wait {
+			return false
+		}
+	default:
+		p = s.pipeline(target, it.kind == route.Script && !mixed, &reason)
 	}
 	if p == nil && s.hold() {
 		return false // this request comes again
@@ -103,6 +114,9 @@ func (s *session) forward(raw []byte, args resp.Args, it *item, mixed bool) bool
 	r.cmd, r.kind = it.cmd, it.kind
 	r.Class = classOf(it.kind)
 	r.mute = s.muted()
+	if indexed && s.covered(it) {
+		r.index = s.index.gen
+	}
 	s.push(r)
 	if p == nil {
 		r.fail(noMasterText(r))
@@ -116,8 +130,11 @@ func (s *session) forward(raw []byte, args resp.Args, it *item, mixed bool) bool
 	if r.Class != backend.Read {
 		w.beginWrite(r, it, args)
 	}
+	if it.kind == route.Other {
+		s.noteScript(it, args)
+	}
 	w.stats.routed[reason]++
-	w.run = run{r: r, p: p, raw: raw, end: it.off + it.n, reason: reason, fenced: fenced}
+	w.run = run{r: r, p: p, raw: raw, end: it.off + it.n, reason: reason, fenced: fenced || indexed}
 	if it.inline {
 		w.run.end = -1 // raw is no part of the session's data
 	}
@@ -133,7 +150,7 @@ type run struct {
 	raw    []byte // a part of the session's data
 	end    int    // where it ends in there
 	reason route.Reason
-	fenced bool // its node was chosen by the fences
+	fenced bool // its node was chosen by the fences, or by the read index
 }
 
 // extendRun adds a command to the run if it is of the same kind and follows
@@ -172,20 +189,33 @@ func (w *worker) endRun() {
 }
 
 // pipeline returns the connection for a target, nil where none can be had.
-func (s *session) pipeline(t route.Target, reason *route.Reason) *backend.Pipeline {
+func (s *session) pipeline(t route.Target, script bool, reason *route.Reason) *backend.Pipeline {
 	switch t {
 	case route.MasterWrite:
-		return s.lanes.write()
+		return s.writes(script)
 	case route.Replica:
 		if p := s.lanes.replica(s.policy); p != nil {
-			if p.Master {
-				*reason = route.ReasonNearest
-			}
+			*reason = s.w.readReason(p)
 			return p
 		}
 		*reason = route.ReasonNoReplica
 	}
 	return s.lanes.masterReads()
+}
+
+// writes returns the connection that carries the session's writes: while some
+// are unanswered the one that they are on, so that they stay in their order.
+// Scripts begin on one of their own, so that behind a script that does not end
+// only those wait who run scripts, and the others get the node's -BUSY. nil:
+// there is no master, or it cannot be reached now.
+func (s *session) writes(script bool) *backend.Pipeline {
+	if s.onWrite == 0 {
+		s.scripting = script
+	}
+	if s.scripting {
+		return s.lanes.scripts()
+	}
+	return s.lanes.write()
 }
 
 // retryCodes are the error replies after which another node may answer a read.
@@ -200,6 +230,9 @@ var retryCodes = [][]byte{
 func (s *session) refused(r *request, reply []byte) bool {
 	if r.Class == backend.Read {
 		return s.retry(r, reply)
+	}
+	if s.reload(r, reply) {
+		return true
 	}
 	if !bytes.HasPrefix(reply, []byte("-READONLY ")) {
 		return false
@@ -226,28 +259,30 @@ func (s *session) retry(r *request, reply []byte) bool {
 		return false
 	}
 	p := s.lanes.masterReads()
-	if p == nil {
+	raw := r.Raw()
+	if p == nil && !r.keep(r.rest(raw)) {
 		return false
 	}
-	raw := r.Raw()
+	if code := refusalOf(string(resp.ErrorCode(reply))); code != notRefused {
+		r.refusedBy, r.refusal = r.Via.Node, code
+	}
 	if r.Left > 0 {
 		o := s.w.newRequest(s)
 		o.orphan = true
 		r.Via.Replace(&r.Request, &o.Request)
 	}
-	r.sendRest(p, raw)
+	if p != nil {
+		r.sendRest(p, raw)
+	}
 	return true
 }
 
 // resend sends a read whose connection died to another node.
 func (s *session) resend(r *request, raw []byte) bool {
-	if r.tries++; r.tries >= maxTries {
-		return false
-	}
 	var p *backend.Pipeline
 	if r.kind == route.Read && s.policy != route.OnlyMaster && r.where != onWrite {
 		s.lanes.chosen = nil
-		if p = s.lanes.replica(s.policy); p != nil && !s.admits(p, r.rest(raw)) {
+		if p = s.lanes.replica(s.policy); p != nil && !s.admits(p, r, r.rest(raw)) {
 			p = nil
 		}
 	}

@@ -24,6 +24,8 @@ type load struct {
 	acked                    []atomic.Int64 // by writer: the last INCR that was acknowledged
 	unexpected               atomic.Int64
 	longest                  atomic.Int64 // nanoseconds between two acknowledged writes
+	firstAck                 atomic.Int64 // when a write was acknowledged first since this was set to 0, Unix nanoseconds
+	lost                     atomic.Int64 // acknowledged writes that a later one shows to be gone
 	mu                       sync.Mutex
 	firstUnexpected          string
 }
@@ -39,9 +41,14 @@ func startLoad(t testing.TB, c *cluster, writers, readers int) *load {
 				v, err := r.Incr(ctx, fmt.Sprint("counter", i)).Result()
 				switch {
 				case err == nil:
-					l.acked[i].Store(v)
+					if prev := l.acked[i].Swap(v); v <= prev { // nobody else writes it
+						l.lost.Add(prev - v + 1)
+					}
 					l.writes.Add(1)
 					now := time.Now()
+					if l.firstAck.Load() == 0 {
+						l.firstAck.CompareAndSwap(0, now.UnixNano())
+					}
 					if d := int64(now.Sub(last)); d > l.longest.Load() {
 						l.longest.Store(d)
 					}
@@ -56,6 +63,7 @@ func startLoad(t testing.TB, c *cluster, writers, readers int) *load {
 	}
 	for i := range readers {
 		l.wg.Go(func() {
+			var seen int64
 			for l.running() {
 				floor := l.acked[i%writers].Load()
 				v, err := r.Get(ctx, fmt.Sprint("counter", i%writers)).Int64()
@@ -64,7 +72,10 @@ func startLoad(t testing.TB, c *cluster, writers, readers int) *load {
 					l.note(err)
 				case v < floor:
 					l.note(fmt.Errorf("stale: read %d after %d was acknowledged", v, floor))
+				case v < seen:
+					l.note(fmt.Errorf("not monotonic: read %d after %d", v, seen))
 				default:
+					seen = v
 					l.reads.Add(1)
 				}
 			}
@@ -94,8 +105,8 @@ func (l *load) end(t testing.TB) {
 	t.Helper()
 	close(l.stop)
 	l.wg.Wait()
-	t.Logf("%d writes, %d uncertain, %d reads; longest time without a write of one writer %v",
-		l.writes.Load(), l.uncertain.Load(), l.reads.Load(), time.Duration(l.longest.Load()))
+	t.Logf("%d writes, %d uncertain, %d lost, %d reads; longest time without a write of one writer %v",
+		l.writes.Load(), l.uncertain.Load(), l.lost.Load(), l.reads.Load(), time.Duration(l.longest.Load()))
 	if n := l.unexpected.Load(); n > 0 {
 		t.Errorf("%d unexpected errors, the first: %s", n, l.firstUnexpected)
 	}

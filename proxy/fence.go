@@ -6,6 +6,7 @@ import (
 	"github.com/sluice-io/sluice/proxy/backend"
 	"github.com/sluice-io/sluice/proxy/causal"
 	"github.com/sluice-io/sluice/proxy/route"
+	"github.com/sluice-io/sluice/proxy/topology"
 	"github.com/sluice-io/sluice/resp"
 	"github.com/sluice-io/sluice/resp/command"
 	"github.com/sluice-io/sluice/syncer/repl"
@@ -101,7 +102,7 @@ func (w *worker) connected(p *backend.Pipeline) {
 	if p.Master && p.Node == w.view.Master {
 		w.masterLost = 0 // the next loss is waited for anew
 	}
-	if w.sampler != nil && !p.Master {
+	if w.fences != nil && !p.Master {
 		w.sampler.Kick(p.Node) // only a sample taken from now on counts for it
 	}
 	if !p.Master || p.Node != w.view.Master {
@@ -155,23 +156,40 @@ func (s *session) fenced(it *item, args resp.Args) (*backend.Pipeline, route.Rea
 		return s.lanes.masterReads(), reason
 	}
 	p := s.lanes.replica(s.policy)
-	switch {
-	case p == nil:
-	case p.Master:
+	if p != nil && p.Master {
 		return p, route.ReasonNearest
-	case w.applied(p, need):
-		return p, route.ReasonReplica
 	}
-	for _, n := range w.view.Readable {
-		if q := s.lanes.reads(n, false); q != nil && q != p && w.applied(q, need) {
-			return q, route.ReasonReplica
-		}
+	if p = s.replicaPast(p, need); p != nil {
+		return p, w.readReason(p)
+	}
+	if !s.replicaReady() {
+		return s.lanes.masterReads(), route.ReasonNoReplica
 	}
 	return s.lanes.masterReads(), route.ReasonFenceBehind
 }
 
+// replicaPast returns a connection to a replica that has applied need: p if it
+// has, else one of our zone before others; nil where none is known to.
+func (s *session) replicaPast(p *backend.Pipeline, need repl.Offset) *backend.Pipeline {
+	w := s.w
+	if p != nil && w.applied(p, need) {
+		return p
+	}
+	for _, nodes := range [...][]*topology.Node{w.near.own, w.view.Readable} {
+		for _, n := range nodes {
+			if q := s.lanes.reads(n, false); q != nil && q != p && w.applied(q, need) {
+				return q
+			}
+		}
+	}
+	return nil
+}
+
 // fits reports whether a read may join a run that goes to p.
 func (s *session) fits(p *backend.Pipeline, it *item, args resp.Args) bool {
+	if s.linear {
+		return s.covered(it) || p.Master && s.w.run.r.index == 0
+	}
 	need, _, ok := s.w.need(it, args)
 	if p.Master {
 		return !ok
@@ -179,10 +197,16 @@ func (s *session) fits(p *backend.Pipeline, it *item, args resp.Args) bool {
 	return ok && s.w.applied(p, need)
 }
 
-// admits reports whether a replica may answer all the commands in raw, which
-// are reads and are being sent again.
-func (s *session) admits(p *backend.Pipeline, raw []byte) bool {
-	if !s.causal || p.Master {
+// admits reports whether p may answer all the commands in raw, which are reads,
+// the rest of r, and are being sent again.
+func (s *session) admits(p *backend.Pipeline, r *request, raw []byte) bool {
+	switch {
+	case p.Master:
+		return true
+	case s.linear:
+		need, ok := s.w.needOf(r.index)
+		return ok && r.index != 0 && s.w.applied(p, need)
+	case !s.causal:
 		return true
 	}
 	for len(raw) > 0 {
@@ -239,8 +263,9 @@ func (s *session) endPinned(lost bool) {
 		for _, b := range s.pinning.buckets {
 			s.w.fences.End(b)
 		}
+		s.w.acked.Add(s.pinning.queued)
 	}
-	s.pinning.buckets, s.pinning.queues = s.pinning.buckets[:0], false
+	s.pinning.buckets, s.pinning.queues, s.pinning.queued = s.pinning.buckets[:0], false, 0
 }
 
 // uploadBucket returns the bucket of what a command may write whose arguments
@@ -263,4 +288,15 @@ func (s *session) beginUploaded(r *request, b causal.Bucket) {
 	}
 	*to = append(*to, b)
 	s.w.fences.Begin(b)
+}
+
+// replicaReady reports whether the connection to any replica stands. While the
+// first ones are being made it is not the fences that keep reads from them.
+func (s *session) replicaReady() bool {
+	for _, n := range s.w.view.Readable {
+		if p := s.lanes.reads(n, false); p != nil && p.State() == backend.Ready {
+			return true
+		}
+	}
+	return false
 }

@@ -17,11 +17,14 @@ const holdEvery = 10 * time.Millisecond
 // the failover hold in all, not for each request.
 func (s *session) hold() bool {
 	w := s.w
+	if w.draining {
+		return false
+	}
 	now := w.loop.Now()
-	if w.masterLost == 0 {
+	if w.masterLost == 0 && !w.paused {
 		w.masterLost = now
 	}
-	if now-w.masterLost >= int64(w.opt.FailoverHold) {
+	if now-w.masterLost >= int64(w.opt.FailoverHold) && !w.paused { // a planned failover has its own limit
 		return false
 	}
 	if s.stall == stallNone || s.stall == stallReads || s.stall == stallDrained {
@@ -49,7 +52,10 @@ func (r *request) keep(raw []byte) bool {
 // releaseHeld lets held sessions go on where there is a master again, and
 // those that have waited too long with an error.
 func (w *worker) releaseHeld() {
-	over := w.masterLost != 0 && w.loop.Now()-w.masterLost >= int64(w.opt.FailoverHold)
+	if w.paused && !w.draining {
+		return // resume will
+	}
+	over := w.draining || w.masterLost != 0 && w.loop.Now()-w.masterLost >= int64(w.opt.FailoverHold)
 	for s := range w.held {
 		if s.closed {
 			delete(w.held, s)
@@ -70,6 +76,7 @@ func (w *worker) releaseHeld() {
 // release sends what was held, in its order, on p, or fails it if p is nil.
 // Requests that have not been taken from the client's data come after it.
 func (s *session) release(p *backend.Pipeline) {
+	s.scripting = false
 	for r := s.head; r != nil; {
 		next := r.next // r may be handed out and used again
 		if len(r.held) > 0 {
@@ -95,6 +102,9 @@ func (s *session) release(p *backend.Pipeline) {
 
 // noMasterText words the error of a request that no node has seen.
 func noMasterText(r *request) string {
+	if r.s.w.draining {
+		return textDraining
+	}
 	if r.Class == backend.Read {
 		return textNoNode
 	}

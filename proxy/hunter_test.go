@@ -21,7 +21,8 @@ import (
 
 // hunt is one run against one address.
 type hunt struct {
-	addr string
+	addr string // where it reads
+	to   string // where it writes
 	regs []*register
 	stop chan struct{}
 	wg   sync.WaitGroup
@@ -31,8 +32,8 @@ type hunt struct {
 	examples                                      []string
 }
 
-func newHunt(addr, prefix string, registers int) *hunt {
-	h := &hunt{addr: addr, stop: make(chan struct{})}
+func newHunt(addr, to, prefix string, registers int) *hunt {
+	h := &hunt{addr: addr, to: to, stop: make(chan struct{})}
 	for i := range registers {
 		h.regs = append(h.regs, &register{key: fmt.Sprintf("{%s}%d", prefix, i), shape: shape(i % int(shapes))})
 	}
@@ -88,22 +89,25 @@ type hunter struct {
 	rng  *rand.Rand
 	w    *wire
 	r    []*wire
-	pool *redis.Client
+	pool pools
 }
 
-func (h *hunt) start(hunters int, pool *redis.Client) error {
+// pools are ordinary clients.
+type pools struct{ read, write *redis.Client }
+
+func (h *hunt) start(hunters int, pool pools) error {
 	for i := range hunters {
 		one := &hunter{hunt: h, rng: rand.New(rand.NewPCG(uint64(i), 7)), pool: pool}
-		for n := range 4 {
+		var err error
+		if one.w, err = dialWire(h.to); err != nil {
+			return err
+		}
+		for range 3 {
 			c, err := dialWire(h.addr)
 			if err != nil {
 				return err
 			}
-			if n == 0 {
-				one.w = c
-			} else {
-				one.r = append(one.r, c)
-			}
+			one.r = append(one.r, c)
 		}
 		h.wg.Go(func() {
 			defer one.close()
@@ -202,7 +206,7 @@ func (o *hunter) write(list []*register) error {
 		replies, err = o.w.pipeline(cmds...)
 	case 3: // an ordinary client
 		for _, c := range cmds {
-			r, rerr := o.pool.Do(context.Background(), anys(c)...).Result()
+			r, rerr := o.pool.write.Do(context.Background(), anys(c)...).Result()
 			if rerr != nil && !errors.Is(rerr, redis.Nil) {
 				r = replyError(rerr.Error())
 			}
@@ -280,7 +284,7 @@ func (o *hunter) read(list []*register) error {
 			o.judge(looks[i], v)
 		}
 	case len(list) == 1 && o.rng.IntN(4) == 0:
-		r, err := o.pool.Do(context.Background(), anys(cmds[0])...).Result()
+		r, err := o.pool.read.Do(context.Background(), anys(cmds[0])...).Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			r = replyError(err.Error())
 		}
@@ -301,9 +305,9 @@ func (o *hunter) read(list []*register) error {
 // every read must show exactly what it has done.
 func (h *hunt) queues(key string) error {
 	var c [3]*wire // pushes, pops, reads
-	for i := range c {
+	for i, addr := range []string{h.to, h.to, h.addr} {
 		var err error
-		if c[i], err = dialWire(h.addr); err != nil {
+		if c[i], err = dialWire(addr); err != nil {
 			return err
 		}
 	}
@@ -359,12 +363,15 @@ func (h *hunt) queues(key string) error {
 // until runs the hunt until enough is true.
 func (h *hunt) until(t testing.TB, enough func() bool) {
 	t.Helper()
-	pool := redis.NewClient(&redis.Options{Addr: h.addr, MaxRetries: -1, PoolSize: 20, ReadTimeout: 20 * time.Second, Protocol: 2})
-	defer func() { _ = pool.Close() }()
+	ordinary := func(addr string) *redis.Client {
+		return redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, PoolSize: 20, ReadTimeout: 20 * time.Second, Protocol: 2})
+	}
+	pool := pools{ordinary(h.addr), ordinary(h.to)}
+	defer func() { _, _ = pool.read.Close(), pool.write.Close() }()
 	ctx := context.Background()
 	for _, g := range h.regs {
 		if g.shape == asExpiry { // there must be something to expire
-			if err := pool.Set(ctx, g.key, "", 0).Err(); err != nil {
+			if err := pool.write.Set(ctx, g.key, "", 0).Err(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -417,53 +424,100 @@ func served(t testing.TB, reg *prometheus.Registry) (replicas, master float64) {
 	return replicas, master
 }
 
-// TestCausalReadsAreNeverStale hunts through a causal listener while replicas
-// lag, freeze and resync, and then in the same way through an eventual one,
-// which must find what there is to be found. SLUICE_LONG=1 goes on until two
-// million reads have been judged.
-func TestCausalReadsAreNeverStale(t *testing.T) {
-	reg := prometheus.NewRegistry()
-	c := newDelayedCluster(t, []delay{{20 * time.Millisecond, 20 * time.Millisecond}, {10 * time.Millisecond, 0}}, func(o *proxy.Options) {
-		o.Listeners = []proxy.Listener{
-			{Network: "tcp", Address: "127.0.0.1:0", Consistency: proxy.ConsistencyCausal},
-			{Network: "tcp", Address: "127.0.0.1:0", Consistency: proxy.ConsistencyEventual},
+// foe is a cluster whose replicas lag and are hurt all the time, with a
+// listener for each of the modes.
+type foe struct {
+	*cluster
+	reg *prometheus.Registry
+}
+
+func newFoe(t testing.TB, modes ...proxy.Consistency) *foe {
+	return newFoeOf(t, newDelayedCluster, modes...)
+}
+
+func newFoeOf(t testing.TB, start func(testing.TB, []delay, func(*proxy.Options)) *cluster, modes ...proxy.Consistency) *foe {
+	f := &foe{reg: prometheus.NewRegistry()}
+	f.cluster = start(t, []delay{{20 * time.Millisecond, 20 * time.Millisecond}, {10 * time.Millisecond, 0}}, func(o *proxy.Options) {
+		o.Listeners = nil
+		for _, m := range modes {
+			o.Listeners = append(o.Listeners, proxy.Listener{Network: "tcp", Address: "127.0.0.1:0", Consistency: m})
 		}
+		o.IndexWait = 50 * time.Millisecond // the lag of these links, so that replicas have their share
 		o.DiscoverEvery = 100 * time.Millisecond
-		o.Registerer = reg
+		o.Registerer = f.reg
 		o.Logger = nil
 	})
+	return f
+}
+
+// hunt reads at addr and writes at to until enough is true.
+func (f *foe) hunt(t *testing.T, name, addr, to string, enough func(h *hunt, began time.Time) bool) *hunt {
+	h := newHunt(addr, to, name, 2000)
+	replicas, master := served(t, f.reg)
+	began := time.Now()
+	h.until(t, func() bool { return enough(h, began) })
+	r, m := served(t, f.reg)
+	r, m = r-replicas, m-master
+	t.Logf("%s: %d reads in %.1f s (%.1f %% of them on replicas), %d writes, %d stale, %d went back, %d uncertain, %d failed",
+		name, h.reads.Load(), time.Since(began).Seconds(), 100*r/(r+m), h.writes.Load(), h.stale.Load(), h.back.Load(), h.uncertain.Load(), h.failed.Load())
+	if r == 0 {
+		t.Errorf("%s: no read was answered by a replica", name)
+	}
+	return h
+}
+
+// longEnough ends the hunt of a mode that must hold: after two million judged
+// reads with SLUICE_LONG=1, else after a few seconds.
+func longEnough(h *hunt, began time.Time) bool {
+	if os.Getenv("SLUICE_LONG") != "" {
+		return h.reads.Load() >= 2_000_000
+	}
+	return time.Since(began) > 8*time.Second
+}
+
+// caught ends the hunt of a control.
+func caught(h *hunt, began time.Time) bool {
+	return h.stale.Load() >= 20 || time.Since(began) > 10*time.Second
+}
+
+// mustHold fails the test where a hunt found anything.
+func (h *hunt) mustHold(t *testing.T) {
+	t.Helper()
+	if h.stale.Load() > 0 || h.back.Load() > 0 || h.failed.Load() > 0 {
+		t.Errorf("found:\n%s", strings.Join(h.examples, "\n"))
+	}
+}
+
+// mustFail fails the test where a control found nothing stale.
+func (h *hunt) mustFail(t *testing.T) {
+	t.Helper()
+	if h.stale.Load() == 0 {
+		t.Error("the control found nothing stale: this hunter proves nothing")
+	}
+	if h.failed.Load() > 0 {
+		t.Errorf("failed:\n%s", strings.Join(h.examples, "\n"))
+	}
+}
+
+// TestCausalReadsAreNeverStale hunts through a causal listener while replicas
+// lag, freeze and resync, and then in the same way through an eventual one,
+// which must find what there is to be found.
+func TestCausalReadsAreNeverStale(t *testing.T) {
+	c := newFoe(t, proxy.ConsistencyCausal, proxy.ConsistencyEventual)
 	f := c.startFaults(t, 1)
-	run := func(name, addr string, enough func(h *hunt, began time.Time) bool) *hunt {
-		h := newHunt(addr, name, 2000)
-		replicas, master := served(t, reg)
-		began := time.Now()
-		h.until(t, func() bool { return enough(h, began) })
-		r, m := served(t, reg)
-		r, m = r-replicas, m-master
-		t.Logf("%s: %d reads in %.1f s (%.1f %% of them on replicas), %d writes, %d stale, %d went back, %d uncertain, %d failed",
-			name, h.reads.Load(), time.Since(began).Seconds(), 100*r/(r+m), h.writes.Load(), h.stale.Load(), h.back.Load(), h.uncertain.Load(), h.failed.Load())
-		if r == 0 {
-			t.Errorf("%s: no read was answered by a replica", name)
-		}
-		return h
-	}
-	causal := run("causal", c.addr, func(h *hunt, began time.Time) bool {
-		if os.Getenv("SLUICE_LONG") != "" {
-			return h.reads.Load() >= 2_000_000
-		}
-		return time.Since(began) > 8*time.Second
-	})
-	if causal.stale.Load() > 0 || causal.back.Load() > 0 || causal.failed.Load() > 0 {
-		t.Errorf("causal:\n%s", strings.Join(causal.examples, "\n"))
-	}
-	eventual := run("eventual", c.srv.Addrs()[1].String(), func(h *hunt, began time.Time) bool {
-		return h.stale.Load() >= 20 || time.Since(began) > 10*time.Second
-	})
+	eventual := c.srv.Addrs()[1].String()
+	c.hunt(t, "causal", c.addr, c.addr, longEnough).mustHold(t)
+	c.hunt(t, "eventual", eventual, eventual, caught).mustFail(t)
 	f.end(t)
-	if eventual.stale.Load() == 0 {
-		t.Error("the control found nothing stale under eventual consistency: this hunter proves nothing")
-	}
-	if eventual.failed.Load() > 0 {
-		t.Errorf("eventual:\n%s", strings.Join(eventual.examples, "\n"))
-	}
+}
+
+// TestLinearizableReadsAreNeverStale is the same with writers that go to the
+// master directly. The control is the causal listener, which knows nothing of
+// them.
+func TestLinearizableReadsAreNeverStale(t *testing.T) {
+	c := newFoe(t, proxy.ConsistencyLinearizable, proxy.ConsistencyCausal)
+	f := c.startFaults(t, 3)
+	c.hunt(t, "linearizable", c.addr, c.master.Addr(), longEnough).mustHold(t)
+	c.hunt(t, "causal", c.srv.Addrs()[1].String(), c.master.Addr(), caught).mustFail(t)
+	f.end(t)
 }

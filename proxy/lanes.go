@@ -1,11 +1,7 @@
 package proxy
 
 import (
-	"math/rand/v2"
-	"time"
-
 	"github.com/sluice-io/sluice/proxy/backend"
-	"github.com/sluice-io/sluice/proxy/route"
 	"github.com/sluice-io/sluice/proxy/topology"
 )
 
@@ -26,8 +22,13 @@ type lanes struct {
 // the connection for reads, since CLIENT PAUSE WRITE, which FAILOVER uses,
 // blocks a connection whole.
 type nodeLanes struct {
-	write *backend.Pipeline
-	reads *backend.Pipeline
+	write   *backend.Pipeline
+	reads   *backend.Pipeline
+	scripts *backend.Pipeline // writes of sessions that run scripts, see session.writes
+	control *backend.Pipeline // for SCRIPT KILL and FUNCTION KILL
+	// refusedUntil is the loop time until which reads of this identity keep away
+	// from a replica that refuses what the master allows.
+	refusedUntil int64
 }
 
 func (w *worker) lanesFor(id backend.Identity) *lanes {
@@ -45,6 +46,11 @@ func (w *worker) lanesFor(id backend.Identity) *lanes {
 func (ln *lanes) open() {
 	if p := ln.write(); p != nil {
 		p.Open()
+	}
+	if ln.id.Authenticated() { // a password that is changed later ends no connection that stands
+		if p := ln.masterReads(); p != nil {
+			p.Open()
+		}
 	}
 	for _, n := range ln.w.view.Readable {
 		if p := ln.reads(n, false); p != nil {
@@ -64,7 +70,7 @@ func (ln *lanes) node(n *topology.Node) *nodeLanes {
 // no master or it cannot be reached now.
 func (ln *lanes) write() *backend.Pipeline {
 	m := ln.w.view.Master
-	if m == nil {
+	if m == nil || ln.w.paused {
 		return nil
 	}
 	nl := ln.node(m)
@@ -80,10 +86,44 @@ func (ln *lanes) write() *backend.Pipeline {
 	return nl.write
 }
 
+// scripts returns the connection to the master for scripts, or nil.
+func (ln *lanes) scripts() *backend.Pipeline {
+	m := ln.w.view.Master
+	if m == nil || ln.w.paused {
+		return nil
+	}
+	nl := ln.node(m)
+	if nl.scripts == nil || nl.scripts.State() == backend.Closed {
+		nl.scripts = ln.w.newPipeline(m, ln.id, true)
+	}
+	if !nl.scripts.Usable() {
+		return nil
+	}
+	return nl.scripts
+}
+
+// control returns the connection to the master for what ends a script, or nil.
+func (ln *lanes) control() *backend.Pipeline {
+	m := ln.w.view.Master
+	if m == nil || ln.w.paused {
+		return nil
+	}
+	nl := ln.node(m)
+	if nl.control == nil || nl.control.State() == backend.Closed {
+		id := ln.id
+		id.DB, id.Control = 0, true
+		nl.control = ln.w.newPipeline(m, id, true)
+	}
+	if !nl.control.Usable() {
+		return nil
+	}
+	return nl.control
+}
+
 // masterReads returns the connection to the master for reads, or nil.
 func (ln *lanes) masterReads() *backend.Pipeline {
 	m := ln.w.view.Master
-	if m == nil {
+	if m == nil || ln.w.paused {
 		return nil
 	}
 	return ln.reads(m, true)
@@ -91,6 +131,9 @@ func (ln *lanes) masterReads() *backend.Pipeline {
 
 func (ln *lanes) reads(n *topology.Node, master bool) *backend.Pipeline {
 	nl := ln.node(n)
+	if !master && nl.refusedUntil > ln.w.loop.Now() {
+		return nil
+	}
 	if p := nl.reads; p == nil || p.Master != master || p.State() == backend.Closed {
 		if p != nil {
 			p.Close(backend.ErrRelease)
@@ -101,57 +144,6 @@ func (ln *lanes) reads(n *topology.Node, master bool) *backend.Pipeline {
 		return nil
 	}
 	return nl.reads
-}
-
-// choiceFor is how long, in nanoseconds, a choice among the replicas stands.
-// Requests that arrive together then travel together: it halves the system
-// calls of proxy and Redis, and it is far too short to unbalance
-// anything.
-const choiceFor = int64(250 * time.Microsecond)
-
-// replica returns the connection to the replica that serves reads now: of two
-// random ones that with fewer requests in flight. Under nearest the master
-// takes part. nil: none can be reached.
-func (ln *lanes) replica(policy route.Policy) *backend.Pipeline {
-	now := ln.w.loop.Now()
-	if ln.chosen != nil && now-ln.chosenAt < choiceFor && ln.chosen.Usable() {
-		return ln.chosen
-	}
-	p := ln.choose(ln.w.view.Readable)
-	if policy == route.Nearest {
-		if m := ln.masterReads(); m != nil && (p == nil || m.InFlight() < p.InFlight()) {
-			return m
-		}
-	}
-	ln.chosen, ln.chosenAt = p, now
-	return p
-}
-
-func (ln *lanes) choose(nodes []*topology.Node) *backend.Pipeline {
-	switch len(nodes) {
-	case 0:
-		return nil
-	case 1:
-		return ln.reads(nodes[0], false)
-	}
-	i := rand.IntN(len(nodes))
-	j := rand.IntN(len(nodes) - 1)
-	if j >= i {
-		j++
-	}
-	a, b := ln.reads(nodes[i], false), ln.reads(nodes[j], false)
-	switch {
-	case a != nil && (b == nil || a.InFlight() <= b.InFlight()):
-		return a
-	case b != nil:
-		return b
-	}
-	for _, n := range nodes { // two are resting: any other will do
-		if p := ln.reads(n, false); p != nil {
-			return p
-		}
-	}
-	return nil
 }
 
 // apply closes the connections that a new view has made useless: to nodes that
@@ -168,6 +160,14 @@ func (ln *lanes) apply(v *topology.View) {
 			p.Close(backend.ErrNodeDown)
 			nl.write = nil
 		}
+		if p := nl.scripts; p != nil && p.Node != v.Master {
+			p.Close(backend.ErrNodeDown)
+			nl.scripts = nil
+		}
+		if p := nl.control; p != nil && p.Node != v.Master {
+			p.Close(backend.ErrNodeDown)
+			nl.control = nil
+		}
 		if p := nl.reads; p != nil && !up[p.Node] {
 			p.Close(backend.ErrNodeDown)
 			nl.reads = nil
@@ -178,11 +178,10 @@ func (ln *lanes) apply(v *topology.View) {
 
 func (ln *lanes) close(cause error) {
 	for _, nl := range ln.byNode {
-		if nl.write != nil {
-			nl.write.Close(cause)
-		}
-		if nl.reads != nil {
-			nl.reads.Close(cause)
+		for _, p := range []*backend.Pipeline{nl.write, nl.reads, nl.scripts, nl.control} {
+			if p != nil {
+				p.Close(cause)
+			}
 		}
 	}
 }

@@ -34,29 +34,31 @@ func (s *session) muted() bool {
 }
 
 // replyError answers a request with an error.
-func (s *session) replyError(text string) { s.reply(resp.AppendError(nil, text)) }
+func (s *session) replyError(text string) {
+	s.w.stats.failed(text)
+	s.reply(resp.AppendError(nil, text))
+}
+
+// replyDenied refuses a command.
+func (s *session) replyDenied(name string) {
+	text := deniedText(name)
+	s.w.stats.failed(text)
+	s.answer(resp.AppendError(nil, text), route.ReasonDenied)
+}
 
 func (s *session) replyOK() { s.reply([]byte("+OK\r\n")) }
 
 // serveLocal answers what concerns the connection between client and proxy.
 // It returns false where the session has to wait first.
-func (s *session) serveLocal(raw []byte, args resp.Args, it *item) bool {
+func (s *session) serveLocal(raw []byte, args resp.Args, it *item, mixed bool) bool {
 	if it.kind != route.Denied && it.cmd != nil && !it.cmd.ArityOK(args.Len()) {
 		return s.forwardOther(raw, args, it) // the node words the error
 	}
 	switch it.kind {
 	case route.Denied:
-		s.w.stats.routed[route.ReasonDenied]++
-		s.replyError(deniedText(it.cmd.Name))
+		s.replyDenied(it.cmd.Name)
 	case route.Ping:
-		switch {
-		case args.Len() == 1:
-			s.reply([]byte("+PONG\r\n"))
-		case args.Len() == 2:
-			s.reply(resp.AppendBulk(nil, args.At(1)))
-		default:
-			return s.forwardOther(raw, args, it)
-		}
+		return s.ping(raw, args, it, mixed)
 	case route.Echo:
 		s.reply(resp.AppendBulk(nil, args.At(1)))
 	case route.Quit:
@@ -84,6 +86,50 @@ func (s *session) serveLocal(raw []byte, args resp.Args, it *item) bool {
 	return true
 }
 
+// ping is PING. The master answers, since a client asks thereby whether Redis
+// is well: MISCONF, BUSY and a hanging node are to be seen. Where there
+// is no master the answer is ours, and tells that the proxy lives.
+func (s *session) ping(raw []byte, args resp.Args, it *item, mixed bool) bool {
+	switch {
+	case args.Len() > 2: // PING takes none or one
+		return s.forwardOther(raw, args, it)
+	case s.lanes.masterReads() != nil:
+		read := *it
+		read.kind = route.MasterRead
+		return s.forward(raw, args, &read, mixed)
+	case args.Len() == 2:
+		s.reply(resp.AppendBulk(nil, args.At(1)))
+	default:
+		s.reply([]byte("+PONG\r\n"))
+	}
+	return true
+}
+
+// kill sends SCRIPT KILL or FUNCTION KILL on a connection that carries nothing
+// else: on the shared one it would wait for the very script that it is to end.
+func (s *session) kill(raw []byte, it *item) bool {
+	if s.inFlight > 0 {
+		s.stall = stallDrained
+		return false
+	}
+	p := s.lanes.control()
+	if p == nil && s.hold() {
+		return false
+	}
+	r := s.w.newRequest(s)
+	r.cmd, r.kind, r.Class = it.cmd, it.kind, backend.Other
+	r.mute = s.muted()
+	s.push(r)
+	if p == nil {
+		r.fail(textNoMaster)
+		return true
+	}
+	s.place(r, elsewhere)
+	s.w.stats.routed[route.ReasonOther]++
+	p.Send(&r.Request, raw)
+	return true
+}
+
 // forwardOther sends a request that the proxy would answer itself to the
 // master, because the answer is an error.
 func (s *session) forwardOther(raw []byte, args resp.Args, it *item) bool {
@@ -99,8 +145,9 @@ func (s *session) forwardOther(raw []byte, args resp.Args, it *item) bool {
 // resetState is what RESET does (resetCommand).
 func (s *session) resetState() {
 	s.name, s.silent = nil, replyOn
-	s.authed = s.w.opt.openAccess()
-	s.setIdentity(backend.Identity{Proto: 2})
+	s.noEvict, s.noTouch = false, false
+	s.authed = s.access.open()
+	s.setIdentity(s.access.fresh())
 }
 
 // selectDB is SELECT: shared connections are per database.
@@ -122,7 +169,7 @@ func (s *session) selectDB(args resp.Args) bool {
 		return true
 	}
 	id := s.id
-	id.DB = int(n)
+	id.DB, id.SelectFirst = int(n), false
 	ln := s.w.lanesFor(id)
 	p := ln.write()
 	if n == 0 || ln.verified || p == nil && n < defaultDatabases {
@@ -185,8 +232,14 @@ func (s *session) auth(args resp.Args) bool {
 		return true
 	}
 	var user string
-	if args.Len() == 3 {
+	switch {
+	case args.Len() == 3:
 		user = string(args.At(1))
+	case s.access.mode == AuthNone:
+		s.replyError(textNoPassword)
+		return true
+	case s.access.mode == AuthStatic:
+		user = defaultUserName
 	}
 	return s.login(user, string(args.At(args.Len()-1)), s.replyOK)
 }
@@ -194,12 +247,15 @@ func (s *session) auth(args resp.Args) bool {
 // login verifies credentials at the master, every time anew, since a password
 // may have been changed there. done is called after a success.
 func (s *session) login(user, password string, done func()) bool {
+	if s.access.mode != AuthPassthrough {
+		return s.loginHere(user, password, done)
+	}
 	if s.inFlight > 0 {
 		s.stall = stallDrained
 		return false
 	}
 	m := s.w.view.Master
-	if m == nil {
+	if m == nil || s.w.paused {
 		if s.hold() {
 			return false
 		}
@@ -207,6 +263,9 @@ func (s *session) login(user, password string, done func()) bool {
 		return true
 	}
 	id := s.id
+	// Where it was not a user of its own that chose the database, it need not
+	// be the new one that chooses it again.
+	id.SelectFirst = id.DB != 0 && (!id.Authenticated() || id.SelectFirst || s.w.opt.Password != "")
 	id.User, id.Password = user, password
 	p := s.w.newPipeline(m, id, true)
 	p.WhenReady(func(error) {
@@ -216,7 +275,7 @@ func (s *session) login(user, password string, done func()) bool {
 	})
 	s.await(p, func(err error) {
 		if err != nil {
-			s.w.stats.authFailures++
+			s.authFailed()
 			p.Close(backend.ErrRelease)
 			s.replyError(setupError(err))
 			return
@@ -264,7 +323,7 @@ func (s *session) hello(args resp.Args) bool {
 		}
 	}
 	finish := func() {
-		id.User, id.Password = s.id.User, s.id.Password
+		id.User, id.Password, id.SelectFirst = s.id.User, s.id.Password, s.id.SelectFirst
 		s.name = name
 		s.setIdentity(id)
 		s.reply(s.helloReply())
@@ -334,6 +393,11 @@ func (s *session) client(raw []byte, args resp.Args, it *item) bool {
 		}
 	case sub == "setinfo" && args.Len() == 4:
 		s.replyOK()
+	case s.keepsFlag(sub, args):
+		s.noteClient(args)
+		s.replyOK()
+	case isNaming(args): // anything else of these is an error, which the node words
+		return s.forwardOther(raw, args, it)
 	case sub == "maint_notifications":
 		// The node would announce its maintenance on this very connection. Clients
 		// take this error, a server's that does not know the command, for a no.
@@ -384,11 +448,50 @@ func isNaming(args resp.Args) bool {
 		return true
 	}
 	sub := strings.ToLower(string(args.At(1)))
-	return sub == "setname" || sub == "getname" || sub == "setinfo"
+	return sub == "setname" || sub == "getname" || sub == "setinfo" || sub == "no-evict" || sub == "no-touch"
 }
 
-// noteClient remembers what CLIENT SETNAME sets.
+// keepsFlag reports whether a CLIENT command only sets a flag that is kept for
+// the session's own connections. A master that does not know the command says
+// so itself.
+func (s *session) keepsFlag(sub string, args resp.Args) bool {
+	if args.Len() != 3 || !strings.EqualFold(string(args.At(2)), "on") && !strings.EqualFold(string(args.At(2)), "off") {
+		return false
+	}
+	switch sub {
+	case "no-evict":
+		return versionAtLeast(s.w.srv.serverVersion(), 7, 0)
+	case "no-touch":
+		return versionAtLeast(s.w.srv.serverVersion(), 7, 2)
+	}
+	return false
+}
+
+// versionAtLeast compares the first two numbers of a version.
+func versionAtLeast(v string, major, minor int) bool {
+	parts := strings.SplitN(v, ".", 3)
+	a, err := strconv.Atoi(parts[0])
+	if err != nil || len(parts) < 2 {
+		return false
+	}
+	b, err := strconv.Atoi(parts[1])
+	return err == nil && (a > major || a == major && b >= minor)
+}
+
+// noteClient remembers what CLIENT SETNAME, NO-EVICT and NO-TOUCH set.
 func (s *session) noteClient(args resp.Args) {
+	if args.Len() != 3 {
+		return
+	}
+	if sub := strings.ToLower(string(args.At(1))); s.keepsFlag(sub, args) {
+		on := strings.EqualFold(string(args.At(2)), "on")
+		if sub == "no-evict" {
+			s.noEvict = on
+		} else {
+			s.noTouch = on
+		}
+		return
+	}
 	if args.Len() == 3 && strings.EqualFold(string(args.At(1)), "setname") && validName(args.At(2)) {
 		s.name = append([]byte(nil), args.At(2)...)
 	}

@@ -37,9 +37,11 @@ type pinState struct {
 	inMulti  bool
 	watching bool
 	sticky   bool            // until RESET or the end
+	lost     bool            // the connection has ended: Gone follows
 	blocking int             // blocking commands in flight
 	queues   bool            // MULTI has been sent: what follows may be queued
 	buckets  []causal.Bucket // of the writes that were sent since then
+	queued   uint64          // bytes of those that were answered since then
 	subs     subscriptions
 }
 
@@ -66,7 +68,7 @@ func (s *session) pinFor(raw []byte, args resp.Args, it *item) bool {
 		if s.hold() {
 			return false
 		}
-		s.reply(resp.AppendError(nil, textNoMaster))
+		s.replyError(textNoMaster)
 		return true
 	}
 	if it.kind == route.Wait {
@@ -92,7 +94,7 @@ func (s *session) sendInner(args ...[]byte) {
 // state that has been kept for it.
 func (s *session) acquirePin() bool {
 	if s.pin != nil {
-		return true
+		return !s.w.paused // an upload that would begin
 	}
 	s.pin = s.w.takePinned(s.id, s)
 	if s.pin == nil {
@@ -101,6 +103,12 @@ func (s *session) acquirePin() bool {
 	s.pinning = pinState{}
 	if len(s.name) > 0 {
 		s.sendInner([]byte("CLIENT"), []byte("SETNAME"), s.name)
+	}
+	if s.noEvict {
+		s.sendInner([]byte("CLIENT"), []byte("NO-EVICT"), []byte("ON"))
+	}
+	if s.noTouch {
+		s.sendInner([]byte("CLIENT"), []byte("NO-TOUCH"), []byte("ON"))
 	}
 	return true
 }
@@ -119,14 +127,18 @@ func (s *session) awaitPin() {
 
 // servePinned sends a request on the session's own connection.
 func (s *session) servePinned(raw []byte, args resp.Args, it *item) bool {
-	if it.kind == route.Quit {
-		s.reply(resp.AppendSimple(nil, "OK"))
-		s.end()
-		return true
+	if s.w.paused && !s.inTransaction() && it.kind != route.Quit && s.hold() {
+		return false
 	}
 	if !s.pin.Usable() {
-		s.conn.Close(errPinLost)
-		return true
+		s.stall = stallDrained // it has been closed: Gone follows
+		return false
+	}
+	if k := it.kind; s.access.mode != AuthPassthrough && (k == route.Auth || k == route.Hello || k == route.Reset) && it.arityOK() {
+		var ok bool
+		if raw, ok = s.authPinned(args); raw == nil {
+			return ok
+		}
 	}
 	if it.kind == route.Client && (replyModeOf(args) != "" || isNaming(args)) {
 		// What it does to the session depends on what comes before.
@@ -154,7 +166,9 @@ func (s *session) servePinned(raw []byte, args resp.Args, it *item) bool {
 	case route.Denied:
 		// Something must fail on the node too, or EXEC would run the rest.
 		r.swap = true
-		r.reply = resp.AppendError(r.reply, deniedText(it.cmd.Name))
+		text := deniedText(it.cmd.Name)
+		s.w.stats.failed(text)
+		r.reply = resp.AppendError(r.reply, text)
 		raw = resp.AppendCommand(nil, "sluice|denied")
 	case route.Blocking, route.Wait:
 		s.pinning.blocking++
@@ -171,10 +185,20 @@ func (s *session) servePinned(raw []byte, args resp.Args, it *item) bool {
 		r.effect, r.arg = effectOf(it.kind, args)
 	}
 	s.beginPinned(r, it, args)
+	if it.kind == route.Other {
+		s.noteScript(it, args)
+	}
 	s.push(r)
 	s.place(r, elsewhere)
-	s.w.stats.routed[route.ReasonPinned]++
+	why := route.ReasonPinned
+	if it.kind == route.Denied {
+		why = route.ReasonDenied
+	}
+	s.w.stats.routed[why]++
 	s.pin.Send(&r.Request, raw)
+	if it.kind == route.Quit { // the node's to answer: it has then let go of what the connection held
+		s.end()
+	}
 	return true
 }
 
@@ -252,7 +276,7 @@ func (s *session) applyEffect(r *request, reply []byte) {
 	case effectSelect:
 		if ok {
 			id := s.id
-			id.DB = r.arg
+			id.DB, id.SelectFirst = r.arg, false
 			s.setIdentity(id)
 		}
 	case effectSticky:
@@ -268,7 +292,7 @@ func (s *session) applyEffect(r *request, reply []byte) {
 		if string(reply) == "+RESET\r\n" {
 			s.resetState()
 			// What was sent behind it stays in flight.
-			s.pinning = pinState{blocking: p.blocking, buckets: p.buckets, queues: p.queues}
+			s.pinning = pinState{blocking: p.blocking, buckets: p.buckets, queues: p.queues, queued: p.queued}
 		}
 	}
 }
@@ -282,7 +306,7 @@ func (s *session) unpinIfFree() {
 	p := s.pin
 	s.pin = nil
 	p.Resume()
-	if len(s.name) > 0 || !p.Pristine() || p.Identity() != s.id {
+	if len(s.name) > 0 || s.noEvict || s.noTouch || !p.Pristine() || p.Identity() != s.id {
 		p.SetTunnel(nil)
 		p.Close(backend.ErrRelease)
 		return
@@ -316,22 +340,6 @@ func (s *session) write(data []byte) {
 	}
 }
 
-// Gone implements backend.Tunnel: the node knew a state of this session that
-// is now lost, so the client must begin anew, as it would without a proxy.
-func (s *session) Gone(error) {
-	if s.closed || s.pin == nil {
-		return
-	}
-	s.endPinned(true)
-	s.pin = nil
-	s.pinning = pinState{}
-	if s.stall == stallAnswer { // no connection could be made, and nothing was sent
-		s.reply(resp.AppendError(nil, textNoMaster))
-	}
-	s.end()
-	s.update()
-}
-
 // sendTransaction sends a MULTI … EXEC that has arrived whole, in one piece on
 // the shared connection: nothing can come between. It returns how many items
 // it took, 0 where there is no such transaction.
@@ -354,7 +362,7 @@ func (s *session) sendTransaction(data []byte, i int) int {
 		s.stall = stallReads
 		return 0
 	}
-	p := s.lanes.write()
+	p := s.writes(false)
 	if p == nil && s.hold() {
 		return 0
 	}

@@ -120,7 +120,7 @@ func TestAbandonedLoginLeavesNoConnection(t *testing.T) {
 	}
 	r.cmd("AUTH", "default", "x")
 	for range 300 { // rounds of the loop, far more than it needs to read all that
-		good.do("+PONG\r\n", "PING")
+		good.do("$1\r\nx\r\n", "ECHO", "x")
 	}
 	_ = r.Conn.(*net.TCPConn).SetLinger(0)
 	_ = r.Close()
@@ -143,4 +143,20 @@ func infoLine(t testing.TB, s *localredis.Server, begins string) string {
 	}
 	line, _, _ := strings.Cut(rest, "\n")
 	return begins + line + "\n"
+}
+
+// A user that may not SELECT keeps the database of the session, and no other.
+func TestLoginKeepsTheDatabase(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	r := dialRaw(t, c.addr)
+	r.do("+OK\r\n", "ACL", "SETUSER", "bob", "on", ">123", "+set", "+get", "~x*")
+	r.do("+OK\r\n", "SELECT", "9")
+	r.do("+OK\r\n", "AUTH", "bob", "123")
+	r.do("+OK\r\n", "SET", "x", "nine")
+	r.do("-NOPERM this user has no permissions to run the 'select' command\r\n", "SELECT", "8")
+	r.do("$4\r\nnine\r\n", "GET", "x")
+	r.do("+RESET\r\n", "RESET")
+	r.do("$-1\r\n", "GET", "x")
+	r.do("+OK\r\n", "SELECT", "9")
+	r.do("$4\r\nnine\r\n", "GET", "x")
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/sluice-io/sluice/proxy/backend"
 	"github.com/sluice-io/sluice/proxy/causal"
 	"github.com/sluice-io/sluice/proxy/route"
+	"github.com/sluice-io/sluice/proxy/topology"
 	"github.com/sluice-io/sluice/resp"
 	"github.com/sluice-io/sluice/resp/command"
 )
@@ -31,28 +32,35 @@ type request struct {
 	s    *session
 	next *request // of the session, in the order of arrival
 
-	cmd      *command.Command // the first one's; nil for an unknown one
-	kind     route.Kind
-	effect   effect          // what the reply changes in the session
-	arg      int             // of the effect
-	commands int             // how many they are
-	answered int             // complete values that have come
-	before   int             // answered when it was sent the last time
-	size     int             // bytes of the reply so far
-	held     []byte          // commands that wait for a master
-	reply    []byte          // what came before it was this request's turn
-	whole    int             // how many bytes of reply are complete values
-	buckets  []causal.Bucket // of what it writes
-	where    place           // it is counted in the session there
-	tries    uint8
-	done     bool // the reply is complete
-	inside   bool // a part of a value has come, and not its end
-	partial  bool // the client has been given such a part
-	atomic   bool // a transaction: all of it runs or nothing
-	mute     bool // the client does not want the reply (CLIENT REPLY)
-	swap     bool // reply holds what the client gets in place of the node's reply
-	inner    bool // ours, not the client's: the reply is dropped
-	orphan   bool // in no session's list
+	cmd       *command.Command // the first one's; nil for an unknown one
+	kind      route.Kind
+	effect    effect            // what the reply changes in the session
+	arg       int               // of the effect
+	commands  int               // how many they are
+	answered  int               // complete values that have come
+	before    int               // answered when it was sent the last time
+	size      int               // bytes of the reply so far
+	held      []byte            // commands that wait for a master
+	reply     []byte            // what came before it was this request's turn
+	whole     int               // how many bytes of reply are complete values
+	buckets   []causal.Bucket   // of what it writes
+	index     causal.Generation // of a linearizable read, 0 for none
+	where     place             // it is counted in the session there
+	uploaded  int               // bytes that were streamed
+	refusedBy *topology.Node    // a replica that has refused it, until the master has answered
+	refusal   refusalCode
+	part      int       // bytes so far of a value that comes in parts
+	detached  *detached // the connection that it is on, if that is the session's own
+	tries     uint8
+	moved     bool // taken from a replica that did not answer
+	done      bool // the reply is complete
+	inside    bool // a part of a value has come, and not its end
+	partial   bool // the client has been given such a part
+	atomic    bool // a transaction: all of it runs or nothing
+	mute      bool // the client does not want the reply (CLIENT REPLY)
+	swap      bool // reply holds what the client gets in place of the node's reply
+	inner     bool // ours, not the client's: the reply is dropped
+	orphan    bool // in no session's list
 }
 
 // Reply implements backend.Sink.
@@ -64,8 +72,14 @@ func (r *request) Reply(_ *backend.Request, data []byte, values int) {
 		}
 		return
 	}
+	if r.refusedBy != nil && r.Via.Master {
+		s.judgeRefusal(r, data)
+	}
 	if data[0] == '-' && !r.inside && s.pin == nil && s.refused(r, data) {
 		return
+	}
+	if data[0] != '-' || r.inside {
+		s.acknowledged(r, data, values, last)
 	}
 	if last {
 		s.w.endWrites(r) // before the client can see the reply; not before what runs elsewhere now has run
@@ -91,10 +105,19 @@ func (r *request) Reply(_ *backend.Request, data []byte, values int) {
 			s.conn.Close(errReplyLimit)
 		}
 	}
+	if r.part += len(data); !r.inside {
+		r.part = 0
+	}
+	if r.inside || r.detached != nil {
+		s.holdBack(r)
+	}
 	if last {
 		s.sized(r.size / r.commands)
-		if r.kind != route.Blocking {
-			s.w.stats.observe(s.w.loop.Now()-r.SentAt, uint64(r.commands))
+		if took := s.w.loop.Now() - r.SentAt; r.kind != route.Blocking {
+			s.w.stats.observe(took, uint64(r.commands))
+			if !r.Via.Master && r.detached == nil {
+				s.w.stalls.slow = max(s.w.stalls.slow, took)
+			}
 		}
 		s.complete(r)
 	}
@@ -120,14 +143,23 @@ func (r *request) Lost(_ *backend.Request, l backend.Loss) {
 		s.kept -= len(r.reply) - r.whole
 		r.reply, r.inside = r.reply[:r.whole], false
 	}
-	if r.Class == backend.Read && s.pin == nil && s.resend(r, l.Raw) {
+	r.part = 0
+	r.moved = r.moved || errors.Is(l.Cause, errStalled)
+	if s.pin != nil {
+		s.lostPinned(r, l)
+		return
+	}
+	if !errors.Is(l.Cause, errDetached) { // that is no failure, and ends with what was before it there
+		r.tries++
+	}
+	if r.Class == backend.Read && r.tries < maxTries && s.resend(r, l.Raw) {
 		return
 	}
 	var re *backend.ReplyError
 	switch {
 	case errors.As(l.Cause, &re): // the node refuses our connection: NOAUTH, WRONGPASS
 		r.fail(re.Line)
-	case s.pin != nil || l.Raw == nil:
+	case l.Raw == nil:
 		r.fail(lostError(r, l.Whole, l.Cause))
 	case r.Class == backend.Read || r.atomic && !l.Whole && r.answered == 0:
 		if !r.keep(r.rest(l.Raw)) {
@@ -142,6 +174,7 @@ func (r *request) Lost(_ *backend.Request, l backend.Loss) {
 
 // keepError adds an error of ours to the reply.
 func (r *request) keepError(text string) {
+	r.s.w.stats.failed(text)
 	n := len(r.reply)
 	r.reply = resp.AppendError(r.reply, text)
 	r.s.kept += len(r.reply) - n

@@ -2,9 +2,11 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -34,11 +36,22 @@ type Server struct {
 	log  *zap.Logger
 	topo *topology.Static
 
-	table   atomic.Pointer[route.Table]
-	version atomic.Pointer[string]
+	started time.Time         // set by Start
+	journal *topology.Journal // of what happened to the nodes
 
-	fences  *causal.Fences  // nil where no listener is causal
-	sampler *causal.Sampler // likewise
+	live     atomic.Pointer[Options] // opt with what has been reloaded
+	tableMu  sync.Mutex
+	commands *command.Table // guarded by tableMu
+	table    atomic.Pointer[route.Table]
+	version  atomic.Pointer[string]
+	scripts  *scripts
+
+	fences  *causal.Fences  // nil where no listener is causal or linearizable
+	sampler *causal.Sampler // of the master, and with fences of the replicas
+	gate    viewGate
+	losses  lossCounts
+
+	switching atomic.Bool // a planned failover is under way
 
 	workers   []*worker
 	listeners []*boundListener
@@ -47,19 +60,36 @@ type Server struct {
 	nextID  atomic.Uint64 // of a session
 	empty   chan struct{} // told when the last client has left; capacity 1
 
-	cancel context.CancelCauseFunc // ends topology and dials
-	dials  sync.WaitGroup
-	wg     sync.WaitGroup // loops and topology
-	done   chan struct{}
-	fatal  atomic.Pointer[error]
-	once   sync.Once
+	upstreamTLS  atomic.Pointer[tls.Config] // to the nodes; nil: plain
+	sentinelTLS  atomic.Pointer[tls.Config] // to the sentinels, likewise
+	clientTLS    tlsCounts
+	nodeTLS      tlsCounts
+	greetLog     rateLog
+	headerLog    rateLog
+	headerFaults headerCounts
+	authLog      rateLog
+	refusals     refusals
+	nodeTLSLog   rateLog
+
+	cancel      context.CancelCauseFunc // ends topology and dials
+	greeting    context.Context         // of clients that have no session yet
+	stopGreeted context.CancelFunc
+	dials       sync.WaitGroup // also greetings
+	wg          sync.WaitGroup // loops and topology
+	done        chan struct{}
+	fatal       atomic.Pointer[error]
+	once        sync.Once
 }
 
 // boundListener is a Listener with its socket.
 type boundListener struct {
 	Listener
-	ln *eventloop.Listener
-	w  *worker // whose loop accepts
+	ln    *eventloop.Listener
+	w     *worker                    // whose loop accepts
+	tls   atomic.Pointer[tls.Config] // nil: plain
+	trust atomic.Pointer[trust]      // nil: without the PROXY protocol
+
+	access atomic.Pointer[access]
 }
 
 // New checks o and returns a server that does not listen yet. It does no I/O.
@@ -67,16 +97,31 @@ func New(o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{opt: o, log: o.Logger, empty: make(chan struct{}, 1), done: make(chan struct{})}
-	s.table.Store(route.NewTable(command.Builtin(), o.DeniedCommands))
-	if slices.ContainsFunc(o.Listeners, func(l Listener) bool { return l.Consistency == ConsistencyCausal }) {
+	s := &Server{opt: o, log: o.Logger, journal: topology.NewJournal(), scripts: newScripts(), empty: make(chan struct{}, 1), done: make(chan struct{})}
+	s.live.Store(&o)
+	s.commands = command.Builtin()
+	s.table.Store(route.NewTable(s.commands, o.DeniedCommands))
+	if slices.ContainsFunc(o.Listeners, func(l Listener) bool {
+		return l.Consistency == ConsistencyCausal || l.Consistency == ConsistencyLinearizable
+	}) {
 		s.fences = causal.NewFences()
 	}
 	v := unknownVersion
 	s.version.Store(&v)
+	s.greetLog.log, s.headerLog.log, s.nodeTLSLog.log, s.authLog.log = s.log, s.log, s.log, s.log
+	var nodeTLS func() *tls.Config
+	if o.TLS != nil {
+		s.upstreamTLS.Store(sealWhole(o.TLS))
+		nodeTLS = s.upstreamTLS.Load
+	}
+	sentinel := o.Sentinel
+	if sentinel.TLS != nil {
+		s.sentinelTLS.Store(sentinel.TLS())
+		sentinel.TLS = s.sentinelTLS.Load
+	}
 	s.topo = topology.NewStatic(topology.Config{
-		Master: o.Master, Replicas: o.Replicas,
-		User: o.User, Password: o.Password,
+		Master: o.Master, Replicas: o.Replicas, Sentinel: sentinel,
+		User: o.User, Password: o.Password, TLS: nodeTLS, OnError: s.nodeError,
 		ObserveEvery: o.ObserveEvery, DiscoverEvery: o.DiscoverEvery,
 		HealthTimeout: o.HealthTimeout, ConnectTimeout: o.ConnectTimeout,
 		MaxLagBytes: o.MaxLagBytes, MaxLag: o.MaxLag,
@@ -86,16 +131,16 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// Start binds the listeners and starts the loops and the topology. It returns
+// Start binds the listeners and starts the loops and the topology. It raises
+// GOMAXPROCS above the number of loops, if it is not. It returns
 // once clients can connect; it does not wait for a node.
 func (s *Server) Start(ctx context.Context) (err error) {
 	run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	s.cancel = cancel
-	if s.fences != nil {
-		d := &backend.Dialer{Timeout: s.opt.ConnectTimeout, User: s.opt.User, Password: s.opt.Password}
-		s.sampler = causal.NewSampler(run, s.fences, causal.Config{
-			Dial: d.Connect, Timeout: s.opt.HealthTimeout, Logger: s.log.Named("sampler"),
-		})
+	s.cancel, s.started = cancel, time.Now()
+	s.greeting, s.stopGreeted = context.WithCancel(run)
+	s.newSampler(run)
+	if n := s.opt.Loops + 1; runtime.GOMAXPROCS(0) < n { // see eventloop.Loop.Run
+		runtime.GOMAXPROCS(n)
 	}
 	for range s.opt.Loops {
 		w, err := s.newWorker(run, &s.dials)
@@ -110,7 +155,17 @@ func (s *Server) Start(ctx context.Context) (err error) {
 			return errors.Join(fmt.Errorf("listen on %s %s: %w", l.Network, l.Address, err), s.abort())
 		}
 		b := &boundListener{Listener: l, ln: ln, w: s.workers[i%len(s.workers)]}
+		b.access.Store(newAccess(l.Auth, &s.opt))
+		b.trust.Store(newTrust(&l))
+		if l.TLS != nil {
+			b.tls.Store(sealWhole(l.TLS))
+		}
 		s.listeners = append(s.listeners, b)
+		if l.Network == "unix" && l.Mode != 0 { // nobody is accepted yet
+			if err := os.Chmod(l.Address, l.Mode); err != nil {
+				return errors.Join(fmt.Errorf("set permissions of %s: %w", l.Address, err), s.abort())
+			}
+		}
 	}
 	for _, w := range s.workers {
 		s.wg.Go(func() {
@@ -121,19 +176,12 @@ func (s *Server) Start(ctx context.Context) (err error) {
 	}
 	for _, b := range s.listeners {
 		b.w.loop.Post(func() {
-			if err := b.w.loop.Serve(b.ln, func(fd int) { s.accept(b, fd) }); err != nil {
+			if err := b.w.loop.Serve(b.ln, func(sock eventloop.Socket) { s.accept(b, sock) }); err != nil {
 				s.fail(err)
 			}
 		})
 	}
-	s.topo.Subscribe(func(v *topology.View) {
-		if s.sampler != nil {
-			s.sampler.Update(v)
-		}
-		for _, w := range s.workers {
-			w.loop.Post(func() { w.setView(v) })
-		}
-	})
+	s.topo.Subscribe(s.spread)
 	s.wg.Go(func() {
 		if err := s.topo.Run(run); err != nil {
 			s.fail(err)
@@ -191,11 +239,12 @@ func (s *Server) Addrs() []net.Addr {
 // is done or the drain timeout is over, and ends everything that Start began.
 // It returns [ErrNotDrained] where clients were cut off.
 func (s *Server) Close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.opt.DrainTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.live.Load().DrainTimeout)
 	defer cancel()
 	for _, b := range s.listeners {
 		b.w.loop.Post(b.ln.Close)
 	}
+	s.stopGreeted()
 	for _, w := range s.workers {
 		w.loop.Post(w.drain)
 	}
@@ -206,9 +255,7 @@ func (s *Server) Close(ctx context.Context) error {
 	}
 	s.wg.Wait()
 	s.dials.Wait()
-	if s.sampler != nil {
-		s.sampler.Wait()
-	}
+	s.sampler.Wait()
 	return err
 }
 
@@ -225,36 +272,52 @@ func (s *Server) awaitEmpty(ctx context.Context) error {
 	return nil
 }
 
-// accept takes a new client. It runs on the loop of the listener and owns fd.
-func (s *Server) accept(b *boundListener, fd int) {
-	if s.clients.Add(1) > int64(s.opt.MaxClients) {
-		s.clients.Add(-1)
+// accept takes a new client. It runs on the loop of the listener and owns sock.
+func (s *Server) accept(b *boundListener, sock eventloop.Socket) {
+	if s.clients.Add(1) > int64(s.live.Load().MaxClients) {
+		s.clientGone()
 		b.w.stats.refused++
-		eventloop.Refuse(fd, "-ERR max number of clients reached\r\n")
+		if b.tls.Load() != nil {
+			sock.Close() // as Redis: before the handshake nothing can be said
+		} else {
+			sock.Refuse("-ERR max number of clients reached\r\n")
+		}
 		return
 	}
+	num := s.nextID.Add(1)
+	if b.greets() {
+		s.dials.Go(func() { s.greet(s.greeting, b, sock, num) })
+		return
+	}
+	w := s.idlest()
+	if w == b.w {
+		w.adopt(b, sock, num, "")
+		return
+	}
+	if !w.loop.Post(func() { w.adopt(b, sock, num, "") }) {
+		s.clientGone()
+		sock.Close()
+	}
+}
+
+// idlest returns the worker with the fewest connections.
+func (s *Server) idlest() *worker {
 	w := s.workers[0]
 	for _, o := range s.workers[1:] {
 		if o.loop.Conns() < w.loop.Conns() {
 			w = o
 		}
 	}
-	num := s.nextID.Add(1)
-	if w == b.w {
-		w.adopt(b, fd, num)
-		return
-	}
-	if !w.loop.Post(func() { w.adopt(b, fd, num) }) {
-		s.clientGone()
-		eventloop.CloseFD(fd)
-	}
+	return w
 }
 
-// adopt makes a session of a descriptor.
-func (w *worker) adopt(b *boundListener, fd int, num uint64) {
+// adopt makes a session of a socket. addr is the client's address where
+// something in between has told it.
+func (w *worker) adopt(b *boundListener, sock eventloop.Socket, num uint64, addr string) {
 	sess := w.newSession(b, num)
-	if err := w.loop.Attach(sess.conn, fd); err != nil {
-		eventloop.CloseFD(fd)
+	sess.addr = addr
+	if err := w.loop.Attach(sess.conn, sock); err != nil {
+		sock.Close()
 		sess.conn.Close(err)
 		return
 	}
@@ -275,6 +338,7 @@ func (s *Server) clientGone() {
 
 // masterKnown is called by the topology for each run of a master.
 func (s *Server) masterKnown(m topology.MasterInfo) {
+	s.scripts.newMaster()
 	if m.Version != "" {
 		s.version.Store(&m.Version)
 	}
@@ -283,38 +347,50 @@ func (s *Server) masterKnown(m topology.MasterInfo) {
 		s.log.Warn("the master's answer to COMMAND is not understood; the built-in command table stays in use", zap.Error(err))
 		return
 	}
-	t := route.NewTable(command.Builtin().Overlay(over), s.opt.DeniedCommands)
-	s.table.Store(t)
-	for _, w := range s.workers {
-		w.loop.Post(func() { w.table, w.last = t, lastCommand{} })
-	}
+	s.setTable(command.Builtin().Overlay(over))
+}
+
+// WatchMaster has fn called with the address, HOST:PORT, of the master and of
+// each that takes its place, until cancel is called. fn is called by the
+// topology's goroutine and must not block. Any goroutine may call both.
+func (s *Server) WatchMaster(fn func(addr string)) (cancel func()) {
+	var last string
+	return s.topo.Subscribe(func(v *topology.View) {
+		if v.Master != nil && v.Master.Addr != last {
+			last = v.Master.Addr
+			fn(last)
+		}
+	})
 }
 
 func (s *Server) serverVersion() string { return *s.version.Load() }
 
+// sampled is told by the sampler of each sample.
+func (s *Server) sampled() {
+	for _, w := range s.workers {
+		w.sampled()
+	}
+}
+
+// dialer makes connections to the nodes as the options say.
+func (s *Server) dialer() *backend.Dialer {
+	return &backend.Dialer{
+		Timeout: s.opt.ConnectTimeout, User: s.opt.User, Password: s.opt.Password, TLS: s.upstreamTLS.Load,
+	}
+}
+
 // nodeFailed is told by the loops of connections that failed.
 func (s *Server) nodeFailed(n *topology.Node, err error) {
 	s.topo.ReportFailure(n)
+	s.nodeError(n.Addr, err)
 	s.log.Debug("connection to node failed", zap.String("node", n.Addr), zap.Error(err))
 }
 
-// Status describes the server.
-func (s *Server) Status() Status {
-	v := s.topo.View()
-	st := Status{Ready: v.Master != nil, Epoch: v.Epoch, Clients: int(s.clients.Load())}
-	for _, b := range s.listeners {
-		st.Listeners = append(st.Listeners, b.Network+" "+b.ln.Addr().String())
+// failed is told of a connection that could not be made or has died.
+func (w *worker) failed(p *backend.Pipeline, err error) {
+	if !w.setupRefused(p, err) { // else the node is well
+		w.srv.nodeFailed(p.Node, err)
 	}
-	counts := s.snapshot().byNode()
-	for _, ns := range v.States {
-		n := ns.Node
-		st.Nodes = append(st.Nodes, NodeStatus{
-			Address: n.Addr, Role: ns.Role.String(), Up: ns.Up, Reads: ns.Reads, Reason: ns.Reason,
-			Offset: int64(n.Offset()), LagBytes: n.LagBytes(), LagSeconds: n.LagSeconds(),
-			Commands: counts[n.Index],
-		})
-	}
-	return st
 }
 
 // DefaultDeniedCommands are refused unless the options say otherwise: they
@@ -330,8 +406,8 @@ func DefaultDeniedCommands() []string {
 
 // complete checks the options and fills in the defaults.
 func (o *Options) complete() error {
-	if o.Master == "" {
-		return errors.New("check options: no master: give HOST:PORT of the master")
+	if o.Master == "" && o.Sentinel.Name == "" {
+		return errors.New("check options: no master: give HOST:PORT of the master, or sentinels")
 	}
 	if len(o.Listeners) == 0 {
 		o.Listeners = []Listener{{Network: "tcp", Address: DefaultListen}}
@@ -348,6 +424,11 @@ func (o *Options) complete() error {
 	setDefault(&o.HealthTimeout, DefaultHealthTimeout)
 	setDefault(&o.ConnectTimeout, DefaultConnectTimeout)
 	setDefault(&o.DrainTimeout, DefaultDrainTimeout)
+	setDefault(&o.RefusalRest, DefaultRefusalRest)
+	if o.AuthTimeout == 0 {
+		o.AuthTimeout = DefaultAuthTimeout
+	}
+	setDefault(&o.IndexWait, DefaultIndexWait)
 	if o.FailoverHold == 0 {
 		o.FailoverHold = DefaultFailoverHold
 	}
@@ -365,8 +446,11 @@ func (o *Options) complete() error {
 		if l.Network != "tcp" && l.Network != "unix" {
 			return fmt.Errorf("check options: listener %d: network %q: want tcp or unix", i, l.Network)
 		}
+		if err := l.checkTrust(i); err != nil {
+			return err
+		}
 	}
-	return nil
+	return o.checkAuth()
 }
 
 func setDefault[T int | int64 | time.Duration](v *T, dflt T) {
@@ -385,7 +469,3 @@ func (l *Listener) policy() route.Policy {
 	}
 	return route.PreferReplica
 }
-
-// openAccess reports whether clients need not authenticate: our own
-// credentials are never lent to a client.
-func (o *Options) openAccess() bool { return o.Password == "" }

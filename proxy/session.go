@@ -24,6 +24,7 @@ const (
 	stallDrained       // every request in flight has been answered
 	stallReads         // every request in flight elsewhere than on the write connection has been answered
 	stallMaster        // a master is there again
+	stallIndex         // the master's offset has been sampled since the reads arrived, see index.go
 	stallAnswer        // a callback: a login, a connection that is being made
 	stallEnd           // nothing more: the connection is about to be closed
 )
@@ -35,6 +36,7 @@ type session struct {
 	conn   *eventloop.Conn
 	policy route.Policy
 	causal bool   // reads obey the fences
+	linear bool   // reads wait for their index
 	num    uint64 // Redis's client id, as far as the proxy has one
 	id     backend.Identity
 	lanes  *lanes
@@ -42,6 +44,7 @@ type session struct {
 	head, tail *request // without a complete reply, or waiting for their turn
 	inFlight   int      // requests in the list
 	onWrite    int      // of them unanswered on the write connection
+	scripting  bool     // that connection is the one for scripts
 	elsewhere  int      // of them unanswered on other connections
 	window     int      // how many may be in flight, see setWindow
 	replySize  int      // moving average of the replies' sizes in bytes
@@ -49,22 +52,36 @@ type session struct {
 	kept       int      // bytes of replies that wait for their turn
 	need       int64    // bytes that the request which is arriving has at least
 
+	pos     uint64    // position in the client's stream of the data that is being handled
+	arrived uint64    // position after the last byte that has been received
+	index   readIndex // of linearizable reads
+
 	stall   stall
 	closed  bool
 	eof     bool // the client has finished sending
 	starved bool // all that was received has been handled
 	endAt   int64
 
-	authed  bool
-	name    []byte // CLIENT SETNAME
-	silent  replyMode
-	pin     *backend.Pipeline
-	pinning pinState
-	upload  *upload // a request being streamed
+	listener *boundListener
+	access   *access
+	addr     string // of the client, where something in between has told it
+	born     int64  // loop time
+	authed   bool
+	name     []byte // CLIENT SETNAME
+	noEvict  bool   // CLIENT NO-EVICT
+	noTouch  bool   // CLIENT NO-TOUCH
+	silent   replyMode
+	pin      *backend.Pipeline
+	pinning  pinState
+	doom     doom
+	upload   *upload     // a request being streamed
+	detached []*detached // connections that carry large replies to it alone
 }
 
 func (w *worker) newSession(b *boundListener, num uint64) *session {
-	s := &session{w: w, num: num, starved: true, policy: b.policy(), causal: b.Consistency == ConsistencyCausal, authed: w.opt.openAccess(), id: backend.Identity{Proto: 2}}
+	s := &session{w: w, num: num, starved: true, policy: b.policy(), listener: b, access: b.access.Load(), born: w.loop.Now()}
+	s.authed, s.id = s.access.open(), s.access.fresh()
+	s.causal, s.linear = b.Consistency == ConsistencyCausal, b.Consistency == ConsistencyLinearizable
 	s.conn = w.loop.NewConn(s)
 	s.conn.HighWater = w.opt.OutputHighWater
 	s.conn.HardLimit = w.opt.OutputHardLimit
@@ -94,11 +111,13 @@ func (s *session) leaveLanes() {
 // OnData implements eventloop.Handler: requests have arrived.
 func (s *session) OnData(_ *eventloop.Conn, data []byte) int {
 	used := 0
+	s.arrived = s.pos + uint64(len(data))
 	s.setWindow()
 	for s.stall == stallNone {
 		if s.upload != nil {
 			n := s.upload.feed(data[used:])
 			used += n
+			s.pos += uint64(n)
 			if s.upload != nil {
 				break
 			}
@@ -108,13 +127,14 @@ func (s *session) OnData(_ *eventloop.Conn, data []byte) int {
 			break
 		}
 		room := s.window - s.inFlight
-		if room <= 0 || s.conn.Congested() {
+		if room <= 0 || s.conn.Congested() || len(s.detached) > 0 {
 			s.starved = false
 			s.update()
 			return used
 		}
 		n, more := s.handle(data[used:], room)
 		used += n
+		s.pos += uint64(n)
 		if !more {
 			break
 		}
@@ -186,7 +206,7 @@ func (s *session) handle(data []byte, room int) (used int, more bool) {
 		if len(spans) > first {
 			it := item{off: pos, n: n, first: first, after: len(spans), inline: data[pos] != '*'}
 			it.cmd, it.kind = w.lookup(resp.Args{Buf: data[pos : pos+n], Spans: spans[first:]})
-			mixed = mixed || it.kind != route.Read && it.kind != route.MasterRead
+			mixed = mixed || !it.kind.ReadOnly()
 			reads = reads || it.kind == route.Read
 			w.batch = append(w.batch, it)
 		}
@@ -267,7 +287,7 @@ func (s *session) update() {
 	if s.w.draining && s.stall == stallNone && s.pin == nil && s.upload == nil {
 		s.end() // it was stalled as the drain began
 	}
-	s.throttled = s.stall != stallNone || s.inFlight >= s.window || s.conn.Congested() || s.upload != nil && s.upload.congested()
+	s.throttled = s.stall != stallNone || s.inFlight >= s.window || s.conn.Congested() || len(s.detached) > 0 || s.upload != nil && s.upload.congested()
 	if s.throttled {
 		s.conn.Pause()
 		return
@@ -319,6 +339,9 @@ func (s *session) settle(r *request) {
 		s.elsewhere -= r.commands
 	}
 	r.where = nowhere
+	if r.detached != nil {
+		r.undetach()
+	}
 }
 
 // advance hands out complete replies from the head of the list on.
@@ -335,6 +358,7 @@ func (s *session) advance() {
 			r.reply, r.whole = r.reply[:0], 0
 		}
 		if !r.done {
+			s.resumeDetached()
 			return
 		}
 		s.head = r.next
@@ -353,7 +377,7 @@ func (s *session) advance() {
 
 // drained goes on after the last request in flight has been answered.
 func (s *session) drained() {
-	if s.pin != nil {
+	if s.pin != nil && !s.pinning.lost {
 		if !s.pinning.inMulti {
 			s.endPinned(false)
 		}
@@ -367,9 +391,12 @@ func (s *session) drained() {
 }
 
 // reply answers a request by the proxy itself, in its turn.
-func (s *session) reply(data []byte) {
+func (s *session) reply(data []byte) { s.answer(data, route.ReasonLocal) }
+
+// answer is reply for another reason.
+func (s *session) answer(data []byte, why route.Reason) {
 	s.w.endRun()
-	s.w.stats.routed[route.ReasonLocal]++
+	s.w.stats.routed[why]++
 	mute := s.muted()
 	if s.head == nil {
 		if !mute {
@@ -400,6 +427,7 @@ func (s *session) OnDrain(*eventloop.Conn) {
 	if s.pin != nil {
 		s.pin.Resume()
 	}
+	s.resumeDetached()
 	s.update()
 }
 
@@ -410,12 +438,16 @@ func (s *session) OnClose(_ *eventloop.Conn, err error) {
 	delete(w.sessions, s)
 	delete(w.held, s)
 	w.stats.closed(err)
+	if f, ok := tlsFaultOf(err); ok && s.conn.TLSState() != nil {
+		w.srv.clientTLS[f].Add(1)
+	}
 	w.srv.clientGone()
 	if s.pin != nil {
 		s.endPinned(true)
 		s.pin.Close(backend.ErrRelease)
 		s.pin = nil
 	}
+	s.closeDetached()
 	s.leaveLanes()
 	for r := s.head; r != nil; {
 		next := r.next
@@ -428,12 +460,22 @@ func (s *session) OnClose(_ *eventloop.Conn, err error) {
 	s.head, s.tail = nil, nil
 }
 
+// from returns the client's address, for the log.
+func (s *session) from() string {
+	if s.addr != "" {
+		return s.addr
+	}
+	return s.conn.Peer()
+}
+
 // sweep closes a session that has been idle, or lingers, for too long.
 func (s *session) sweep(now int64) {
 	switch {
 	case s.closed:
 	case s.endAt != 0 && s.head == nil && now-s.endAt > int64(lingerFor):
 		s.conn.Close(errLinger)
+	case !s.authed && s.w.opt.AuthTimeout > 0 && now-s.born > int64(s.w.opt.AuthTimeout):
+		s.conn.Close(errAuthTimeout)
 	case s.w.opt.IdleTimeout > 0 && s.head == nil && !s.pinning.waits() && now-s.conn.LastRead > int64(s.w.opt.IdleTimeout):
 		s.conn.Close(errIdle)
 	}

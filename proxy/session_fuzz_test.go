@@ -32,6 +32,7 @@ type sessionRig struct {
 	control      *raw     // to bare
 	proxies      []string // addresses: usual limits, and limits that are reached at once
 	runs         int
+	commands     int // that were played
 }
 
 func newSessionRig(t testing.TB) *sessionRig {
@@ -105,6 +106,9 @@ func (g *sessionRig) play(t *testing.T, input []byte) {
 	src := &source{b: input, run: g.runs}
 	addr := g.proxies[src.n(len(g.proxies))]
 	steps := src.script()
+	for _, s := range steps {
+		g.commands += len(s.notes)
+	}
 	want := g.playBare(t, steps)
 	var all []byte
 	for _, w := range want {
@@ -522,7 +526,11 @@ func (s *source) lists(one func(...string) [][]string) [][]string {
 }
 
 func (s *source) other(one func(...string) [][]string) [][]string {
-	switch s.n(14) {
+	switch s.n(16) {
+	case 14:
+		return one("SCRIPT", s.pick("LOAD", "EXISTS", "NOPE"), s.pick("return 1", "return KEYS", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db"))
+	case 15:
+		return one("EVALSHA", s.pick("e0e1f9fabfc9d4800c877a703b823ac0578ff8db", "E0E1F9FABFC9D4800C877A703B823AC0578FF8DB", "ffff"), s.pick("0", "x"), s.key())
 	case 0:
 		return one(s.pick("NOPE", "get2", "sluice", "EXECX"), s.pick("a", "b c"))
 	case 1:
@@ -608,6 +616,9 @@ func (s *source) connection(one func(...string) [][]string) [][]string {
 	case 10, 11:
 		return one("CLIENT", "GETNAME")
 	case 12:
+		if s.n(2) == 0 {
+			return one("CLIENT", s.pick("NO-EVICT", "NO-TOUCH"), s.pick("x", "on", "off"))
+		}
 		return one("CLIENT", s.pick("NOPE", "SETNAME", "GETNAME", "REPLY"), s.pick("x", "y"))
 	case 13:
 		return one("AUTH", s.pick("x", "default"), s.pick("x", "y"))
@@ -673,8 +684,12 @@ func randomSession(seed uint64) []byte {
 	return b
 }
 
-// TestSessionsAreAsWithoutAProxy plays random sessions. SLUICE_SEED=n plays
-// that of one failure again.
+// longCommands is how many commands the long form plays at least.
+const longCommands = 100_000
+
+// TestSessionsAreAsWithoutAProxy plays random pipelined sessions, which go to
+// and fro between shared and pinned connections. SLUICE_SEED=n plays that of
+// one failure again.
 func TestSessionsAreAsWithoutAProxy(t *testing.T) {
 	g := newSessionRig(t)
 	from, n := uint64(1), uint64(150)
@@ -690,12 +705,12 @@ func TestSessionsAreAsWithoutAProxy(t *testing.T) {
 		deadline = deadline.Add(time.Minute)
 		from = uint64(deadline.UnixNano())
 	}
-	for seed := from; seed < from+n || time.Now().Before(deadline); seed++ {
+	for seed := from; seed < from+n || time.Now().Before(deadline) || longRun() && g.commands < longCommands; seed++ {
 		if !t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { g.play(t, randomSession(seed)) }) {
 			return
 		}
 	}
-	t.Logf("%d sessions", g.runs)
+	t.Logf("%d sessions, %d commands", g.runs, g.commands)
 }
 
 // FuzzSession lets the fuzzer look for sessions that differ.

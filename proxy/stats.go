@@ -27,14 +27,20 @@ type workerStats struct {
 	routed     [route.NumReasons]uint64
 	nodes      []nodeCounts // by Node.Index
 
-	accepted, refused, protocolErrors, authFailures uint64
-	closedOutput, closedIdle, closedLost            uint64
+	accepted, refused, protocolErrors, authFailures  uint64
+	closedOutput, closedIdle, closedLost, closedAuth uint64
+
+	detached uint64 // connections that a large reply has taken from the lanes
+
+	errors [len(errorCodes)]uint64 // those of ours that clients were given
+	held   int                     // sessions that wait for a master; filled in by a snapshot
 }
 
 // nodeCounts are the replies of one node, by the role it had on the connection.
 type nodeCounts struct {
 	node            *topology.Node
 	master, replica *[backend.NumClasses]uint64
+	stalls          uint64 // how often its reads were taken from it
 }
 
 func (s *workerStats) answered(n *topology.Node, master bool) *[backend.NumClasses]uint64 {
@@ -43,12 +49,18 @@ func (s *workerStats) answered(n *topology.Node, master bool) *[backend.NumClass
 	}
 	c := &s.nodes[n.Index]
 	if c.node == nil {
-		*c = nodeCounts{n, new([backend.NumClasses]uint64), new([backend.NumClasses]uint64)}
+		*c = nodeCounts{n, new([backend.NumClasses]uint64), new([backend.NumClasses]uint64), 0}
 	}
 	if master {
 		return c.master
 	}
 	return c.replica
+}
+
+// stalled counts that reads were taken from a replica that did not answer.
+func (s *workerStats) stalled(n *topology.Node) {
+	s.answered(n, false)
+	s.nodes[n.Index].stalls++
 }
 
 // observe counts n commands whose replies took ns nanoseconds.
@@ -70,8 +82,17 @@ func (s *workerStats) closed(err error) {
 		s.closedOutput++
 	case errors.Is(err, errIdle):
 		s.closedIdle++
-	case errors.Is(err, errHalfReply), errors.Is(err, errPinLost):
+	case errors.Is(err, errAuthTimeout):
+		s.closedAuth++
+	case errors.Is(err, errHalfReply):
 		s.closedLost++
+	}
+}
+
+// failed counts an error that a client is given, if it is one of ours.
+func (s *workerStats) failed(text string) {
+	if i := codeOf(text); i >= 0 {
+		s.errors[i]++
 	}
 }
 
@@ -93,6 +114,7 @@ func (s *workerStats) add(o *workerStats) {
 			m[i] += c.master[i]
 			r[i] += c.replica[i]
 		}
+		s.nodes[c.node.Index].stalls += c.stalls
 	}
 	s.accepted += o.accepted
 	s.refused += o.refused
@@ -101,19 +123,12 @@ func (s *workerStats) add(o *workerStats) {
 	s.closedOutput += o.closedOutput
 	s.closedIdle += o.closedIdle
 	s.closedLost += o.closedLost
-}
-
-// byNode returns the replies of each node, by Node.Index.
-func (s *workerStats) byNode() map[int]uint64 {
-	m := make(map[int]uint64)
-	for i, c := range s.nodes {
-		if c.node != nil {
-			for class := range c.master {
-				m[i] += c.master[class] + c.replica[class]
-			}
-		}
+	s.closedAuth += o.closedAuth
+	s.detached += o.detached
+	for i, n := range o.errors {
+		s.errors[i] += n
 	}
-	return m
+	s.held += o.held
 }
 
 // snapshotTimeout bounds how long a scrape waits for a busy loop.
@@ -129,6 +144,7 @@ func (s *Server) snapshot() *workerStats {
 		if w.loop.Post(func() {
 			c := new(workerStats)
 			c.add(&w.stats)
+			c.held = len(w.held)
 			parts <- c
 		}) {
 			asked++

@@ -35,12 +35,17 @@ func (s *session) beginUpload(head []byte) bool {
 		return false
 	}
 	if it.kind == route.Denied {
-		s.reply(resp.AppendError(nil, deniedText(it.cmd.Name)))
+		s.replyDenied(it.cmd.Name)
 		s.end() // its body is not worth receiving
 		return false
 	}
 	if !s.authed {
-		s.reply(resp.AppendError(nil, "NOAUTH Authentication required."))
+		s.replyError("NOAUTH Authentication required.")
+		s.end()
+		return false
+	}
+	if s.doom >= doomQueued { // it would run by itself
+		s.replyError(textInAborted)
 		s.end()
 		return false
 	}
@@ -52,7 +57,7 @@ func (s *session) beginUpload(head []byte) bool {
 		if s.hold() {
 			return false
 		}
-		s.reply(resp.AppendError(nil, textNoMaster))
+		s.replyError(textNoMaster)
 		s.end()
 		return false
 	}
@@ -96,6 +101,7 @@ func (u *upload) feed(data []byte) int {
 	if done && u.writes { // before its last byte it cannot run, however long that takes
 		s.beginUploaded(u.r, u.bucket)
 	}
+	u.r.uploaded += n
 	s.pin.Stream(data[:n], done)
 	if done {
 		s.upload = nil

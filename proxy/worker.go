@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-io/sluice/proxy/backend"
@@ -39,15 +40,20 @@ type worker struct {
 	sampler *causal.Sampler
 	doubted []doubt
 	epoch   uint64 // in which the last need was found
+	indexed indexQueue
+	stalls  stallWatch
+	near    near
 
 	held       map[*session]struct{} // that wait for a master
 	holdTimer  *eventloop.Timer
+	paused     bool  // a planned failover: nothing is sent to the master
 	masterLost int64 // loop time at which the master was first missed; 0 while there is one
 
 	sessions map[*session]struct{}
 	lanes    map[backend.Identity]*lanes
 	pinned   map[backend.Identity][]*backend.Pipeline // idle ones
 	nPinned  int                                      // how many in pinned
+	spares   map[backend.Identity]struct{}            // for which one is being made
 	unused   *request
 	nUnused  int
 	draining bool
@@ -61,6 +67,7 @@ type worker struct {
 	norm  []byte // an inline request as an array
 
 	stats workerStats
+	acked atomic.Uint64 // bytes of the writes that were acknowledged; read by the sampler
 }
 
 // item is one request of a batch.
@@ -88,7 +95,8 @@ func (w *worker) lookup(a resp.Args) (*command.Command, route.Kind) {
 	}
 	cmd, kind := w.table.Lookup(a)
 	if kind == route.Read || kind == route.Write {
-		if !cmd.HasSubcommands() && cmd.Flags&command.Blocking == 0 { // else the arguments decide
+		// A container, one of its subcommands, and what may block: the arguments decide.
+		if !cmd.HasSubcommands() && len(cmd.Name) == len(a.At(0)) && cmd.Flags&command.Blocking == 0 {
 			l.name = append(l.name[:0], a.At(0)...)
 			l.cmd, l.kind = cmd, kind
 		}
@@ -114,17 +122,22 @@ func (s *Server) newWorker(ctx context.Context, dials *sync.WaitGroup) (*worker,
 		sessions: make(map[*session]struct{}),
 		lanes:    make(map[backend.Identity]*lanes),
 		pinned:   make(map[backend.Identity][]*backend.Pipeline),
+		spares:   make(map[backend.Identity]struct{}),
 	}
 	w.env = backend.Env{
 		Loop:      loop,
-		Dialer:    &backend.Dialer{Timeout: s.opt.ConnectTimeout, User: s.opt.User, Password: s.opt.Password},
+		Dialer:    s.dialer(),
 		Ctx:       ctx,
 		Dials:     dials,
 		OnReady:   w.connected,
-		OnFailure: s.nodeFailed,
+		OnFailure: w.failed,
 	}
 	loop.Every(sweepEvery, w.sweep)
 	w.holdTimer = loop.After(holdEvery, w.releaseHeld)
+	w.stalls.timer = loop.After(stallEvery, w.lookForStalls)
+	w.near.zone, w.near.zones = s.opt.Zone, s.opt.Zones
+	w.indexed.look = w.lookAtIndexed
+	w.indexed.timer = loop.After(0, w.lookAtIndexed)
 	return w, nil
 }
 
@@ -135,9 +148,14 @@ func (w *worker) newPipeline(n *topology.Node, id backend.Identity, master bool)
 	return p
 }
 
-// setView takes a new picture of the nodes.
+// setView takes a new picture of the nodes; an older one than the last is not
+// taken.
 func (w *worker) setView(v *topology.View) {
+	if v.Epoch < w.view.Epoch {
+		return
+	}
 	w.view = v
+	w.near.setView(v)
 	for _, ln := range w.lanes {
 		ln.apply(v)
 		ln.open()
@@ -159,13 +177,14 @@ func (w *worker) setView(v *topology.View) {
 		if s.pin != nil && s.pin.Node != v.Master {
 			s.pin.Close(backend.ErrNodeDown)
 		}
+		s.applyDetached(v)
 	}
 }
 
 // takePinned returns a connection to the master that is the session's alone,
 // nil where there is no master.
 func (w *worker) takePinned(id backend.Identity, t backend.Tunnel) *backend.Pipeline {
-	if w.view.Master == nil {
+	if w.view.Master == nil || w.paused {
 		return nil
 	}
 	idle := w.pinned[id]
@@ -176,6 +195,9 @@ func (w *worker) takePinned(id backend.Identity, t backend.Tunnel) *backend.Pipe
 		if p.State() == backend.Ready {
 			w.pinned[id] = idle
 			p.SetTunnel(t)
+			if len(idle) == 0 {
+				w.openSpare(id)
+			}
 			return p
 		}
 	}
@@ -183,13 +205,33 @@ func (w *worker) takePinned(id backend.Identity, t backend.Tunnel) *backend.Pipe
 	p := w.newPipeline(w.view.Master, id, true)
 	p.SetTunnel(t)
 	p.Open()
+	w.openSpare(id)
 	return p
+}
+
+// openSpare makes a connection ahead for the next session of this identity that
+// needs one of its own: where one did, others do, and then what they send
+// reaches the node as soon as a command on a shared connection would.
+func (w *worker) openSpare(id backend.Identity) {
+	if _, ok := w.spares[id]; ok || w.paused || w.nPinned+len(w.spares) >= maxIdlePinned || w.draining {
+		return
+	}
+	w.spares[id] = struct{}{}
+	p := w.newPipeline(w.view.Master, id, true)
+	p.WhenReady(func(err error) {
+		delete(w.spares, id)
+		if err != nil || w.draining {
+			p.Close(backend.ErrRelease)
+			return
+		}
+		w.givePinned(id, p)
+	})
 }
 
 // givePinned keeps a connection without state for the next session.
 func (w *worker) givePinned(id backend.Identity, p *backend.Pipeline) {
 	p.SetTunnel(nil) // or the session, pinned anew by then, would be told of the close
-	if w.nPinned >= maxIdlePinned || p.State() != backend.Ready || p.InFlight() > 0 {
+	if w.nPinned >= maxIdlePinned || p.State() != backend.Ready || p.InFlight() > 0 || p.Node != w.view.Master {
 		p.Close(backend.ErrRelease)
 		return
 	}
@@ -242,6 +284,7 @@ func (w *worker) askForDoubts() {
 // drain lets every session finish what is in flight and closes it.
 func (w *worker) drain() {
 	w.draining = true
+	w.releaseHeld() // what waits for a master is not in flight: it can be sent again to another proxy
 	for s := range w.sessions {
 		s.drain()
 	}

@@ -3,6 +3,7 @@ package backend
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,12 @@ type Identity struct {
 	Proto    int    // RESP version, 2 or 3
 	User     string // ACL user of the client; "" with no Password: not authenticated
 	Password string
+	// Control is for commands that a node takes while it is busy with a script:
+	// such a node refuses ROLE and SELECT, so neither is asked.
+	Control bool
+	// SelectFirst has the database selected before the client's user logs in:
+	// it was the session's before, and the user need not be allowed to SELECT.
+	SelectFirst bool
 }
 
 // Authenticated reports whether the identity carries credentials.
@@ -44,15 +51,23 @@ type Dialer struct {
 	// User and Password are ours; ROLE is asked with them, since a client's ACL
 	// user need not be allowed to.
 	User, Password string
+	// TLS is asked for each connection; where it, or what it returns, is nil the
+	// connection is plain.
+	TLS func() *tls.Config
 }
 
 // Dial connects to addr (HOST:PORT), sets the connection up for id and checks
-// that the node is a master, or is a replica, as wanted. It returns a
-// non-blocking descriptor that the caller owns.
-func (d *Dialer) Dial(ctx context.Context, addr string, id Identity, wantMaster bool) (int, error) {
-	c, err := d.connect(ctx, addr, d.steps(id), func(role []byte) error { return checkRole(role, wantMaster) })
+// that the node is a master, or is a replica, as wanted. The caller
+// owns the socket.
+func (d *Dialer) Dial(ctx context.Context, addr string, id Identity, wantMaster bool) (eventloop.Socket, error) {
+	c, err := d.connect(ctx, addr, d.steps(id), func(role []byte) error {
+		if id.Control {
+			return nil
+		}
+		return checkRole(role, wantMaster)
+	})
 	if err != nil {
-		return -1, err
+		return eventloop.Socket{}, err
 	}
 	return eventloop.Take(c)
 }
@@ -76,7 +91,12 @@ func (d *Dialer) connect(ctx context.Context, addr string, steps []step, check f
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	role, err := handshake(c, steps)
+	if d.TLS != nil {
+		if cfg := d.TLS(); cfg != nil {
+			c = eventloop.ClientTLS(c, cfg, addr)
+		}
+	}
+	role, err := greet(ctx, c, steps)
 	if err == nil {
 		err = check(role)
 	}
@@ -88,6 +108,16 @@ func (d *Dialer) connect(ctx context.Context, addr string, steps []step, check f
 		return nil, fmt.Errorf("set up connection to %s: %w", addr, err)
 	}
 	return c, nil
+}
+
+// greet makes the TLS handshake, if c has TLS, and that of Redis.
+func greet(ctx context.Context, c net.Conn, steps []step) (role []byte, err error) {
+	if t, ok := c.(*eventloop.TLS); ok {
+		if err := t.HandshakeContext(ctx); err != nil {
+			return nil, fmt.Errorf("TLS handshake: %w", err)
+		}
+	}
+	return handshake(c, steps)
 }
 
 // step is one command of the handshake.
@@ -108,18 +138,27 @@ func (d *Dialer) steps(id Identity) []step {
 	if d.Password != "" {
 		auth(d.User, d.Password)
 	}
-	s = append(s, step{"ROLE", []string{"ROLE"}})
+	role := func() {
+		if !id.Control {
+			s = append(s, step{"ROLE", []string{"ROLE"}})
+		}
+	}
+	role()
+	selectDB := func() { s = append(s, step{"SELECT", []string{"SELECT", strconv.Itoa(id.DB)}}) }
+	if id.SelectFirst {
+		selectDB()
+	}
 	if id.Authenticated() {
 		auth(id.User, id.Password)
 		if d.Password == "" { // the first ROLE may have been refused
-			s = append(s, step{"ROLE", []string{"ROLE"}})
+			role()
 		}
 	}
 	if id.Proto == 3 {
 		s = append(s, step{"HELLO", []string{"HELLO", "3"}})
 	}
-	if id.DB != 0 {
-		s = append(s, step{"SELECT", []string{"SELECT", strconv.Itoa(id.DB)}})
+	if id.DB != 0 && !id.SelectFirst {
+		selectDB()
 	}
 	return s
 }
@@ -165,7 +204,7 @@ func handshake(c net.Conn, steps []step) (role []byte, err error) {
 	if len(in) > 0 {
 		return nil, fmt.Errorf("%d bytes behind the last reply of the handshake", len(in))
 	}
-	if role == nil {
+	if role == nil && roleErr != nil {
 		return nil, roleErr
 	}
 	return role, nil

@@ -56,7 +56,7 @@ type Env struct {
 	// OnReady is called when a connection has been made.
 	OnReady func(p *Pipeline)
 	// OnFailure is called when a connection could not be made or has died.
-	OnFailure func(n *topology.Node, err error)
+	OnFailure func(p *Pipeline, err error)
 }
 
 // Tunnel is the owner of a pinned pipeline. It sees each value before it is
@@ -91,13 +91,17 @@ type Pipeline struct {
 	streaming  bool // head's reply, or a push, is being passed on in parts
 	pushing    bool // what is streamed is a push
 	state      State
-	failures   int
+	failures   int   // since it last stood
+	heard      int64 // loop time at which the node last sent anything
 	restUntil  int64
 	cancelDial context.CancelFunc
 	waiting    []func(error) // of WhenReady
 	drained    func()        // of BeginStream
 	// LastUsed is the loop's time at the last Send.
 	LastUsed int64
+	// Answers is the loop's time at which the request was sent that was answered
+	// last.
+	Answers int64
 	// DialedAt is the loop's time at which the connection was begun.
 	DialedAt int64
 	// ReadySince is the time at which the connection was handed over, in
@@ -152,6 +156,18 @@ func (p *Pipeline) Identity() Identity { return p.id }
 // InFlight returns the number of requests without a complete reply.
 func (p *Pipeline) InFlight() int { return p.inFlight }
 
+// Failed reports whether the connection has failed and does not stand again yet.
+func (p *Pipeline) Failed() bool { return p.failures > 0 }
+
+// Owes returns the request that the node has to answer next, and since when, in
+// loop time, nothing has come; nil where it owes nothing.
+func (p *Pipeline) Owes() (r *Request, since int64) {
+	if p.head == nil {
+		return nil, 0
+	}
+	return p.head, max(p.head.SentAt, p.heard)
+}
+
 // Send queues a request whose bytes are raw; they are copied. The pipeline
 // must be Usable. The bytes leave at the end of the loop's iteration.
 func (p *Pipeline) Send(r *Request, raw []byte) {
@@ -191,9 +207,7 @@ func (p *Pipeline) Expect(r *Request, n int) {
 // Replace lets other take the rest of the reply of r, which is the request at
 // the head; r is the sink's again.
 func (p *Pipeline) Replace(r, other *Request) {
-	other.Left, other.SentAt, other.Via = r.Left, r.SentAt, p
-	other.chunk, other.off, other.size, other.end = r.chunk, r.off, r.size, r.end
-	other.next, r.next = r.next, nil
+	other.takeOver(r)
 	p.head = other
 	if p.tail == r {
 		p.tail = other
@@ -216,18 +230,19 @@ func (p *Pipeline) Open() {
 	go func() {
 		defer p.env.Dials.Done()
 		defer cancel()
-		fd, err := p.env.Dialer.Dial(ctx, p.Node.Addr, p.id, p.Master)
-		ok := p.env.Loop.Post(func() { p.dialed(conn, fd, err) })
+		sock, err := p.env.Dialer.Dial(ctx, p.Node.Addr, p.id, p.Master)
+		ok := p.env.Loop.Post(func() { p.dialed(conn, sock, err) })
 		if !ok && err == nil {
-			eventloop.CloseFD(fd)
+			sock.Close()
 		}
 	}()
 }
 
 // dialed takes the result of a dial.
-func (p *Pipeline) dialed(conn *eventloop.Conn, fd int, err error) {
-	if err == nil && !conn.Closed() {
-		if err = p.env.Loop.Attach(conn, fd); err == nil {
+func (p *Pipeline) dialed(conn *eventloop.Conn, sock eventloop.Socket, err error) {
+	dialed := err == nil
+	if dialed && !conn.Closed() {
+		if err = p.env.Loop.Attach(conn, sock); err == nil {
 			p.state = Ready
 			p.ReadySince = causal.Clock()
 			p.failures = 0
@@ -238,8 +253,8 @@ func (p *Pipeline) dialed(conn *eventloop.Conn, fd int, err error) {
 			return
 		}
 	}
-	if fd >= 0 {
-		eventloop.CloseFD(fd)
+	if dialed {
+		sock.Close()
 	}
 	if err != nil {
 		conn.Close(err)
@@ -260,14 +275,20 @@ func (p *Pipeline) Resume() {
 	}
 }
 
-// Close ends the connection; requests in flight are Lost.
+// Close ends the connection; requests in flight are Lost. A node that is no
+// longer to be used (ErrNodeDown) shall not run them later either, as far as
+// they have not reached it.
 func (p *Pipeline) Close(cause error) {
 	if p.state == Closed {
 		return
 	}
 	c := p.conn
 	p.state = Closed
-	if c != nil {
+	switch {
+	case c == nil:
+	case errors.Is(cause, ErrNodeDown):
+		c.Abort(cause)
+	default:
 		c.Close(cause)
 	}
 	if p.cancelDial != nil {
@@ -331,6 +352,6 @@ func (p *Pipeline) rest(err error) {
 	p.state = Resting
 	p.restUntil = p.env.Loop.Now() + int64(d)
 	if p.env.OnFailure != nil && !errors.Is(err, eventloop.ErrClosed) {
-		p.env.OnFailure(p.Node, err)
+		p.env.OnFailure(p, err)
 	}
 }

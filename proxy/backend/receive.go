@@ -15,6 +15,7 @@ const streamFrom = 64 << 10
 // OnData implements eventloop.Handler.
 func (p *Pipeline) OnData(c *eventloop.Conn, data []byte) int {
 	used := 0
+	p.heard = p.env.Loop.Now()
 	for used < len(data) && !c.Closed() {
 		var n int
 		switch {
@@ -152,6 +153,7 @@ func (p *Pipeline) deliver(r *Request, data []byte, values int) {
 	p.inFlight -= values
 	p.Answered[r.Class] += uint64(values)
 	if r.Left == 0 {
+		p.Answers = r.SentAt
 		p.head = r.next
 		if p.head == nil {
 			p.tail = nil

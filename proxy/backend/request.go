@@ -73,6 +73,10 @@ type Request struct {
 	end   uint64 // stream position after the last byte
 }
 
+// Size returns how many bytes the request has; 0 for one that is streamed. It
+// is valid from Send on, in the sink's last Reply too.
+func (r *Request) Size() int { return r.size }
+
 // Raw returns the bytes of a request in flight. They are valid until the
 // pipeline has delivered the last part of the reply and the sink has returned.
 func (r *Request) Raw() []byte { return r.chunk.Bytes(r.off, r.size) }

@@ -43,14 +43,16 @@ type Fences struct {
 	floor   atomic.Uint64 // fences below count as this
 	offsets [history]atomic.Int64
 
-	dirty atomic.Bool
-	wake  chan struct{} // capacity 1: something was written
+	dirty  atomic.Bool
+	wake   chan struct{} // capacity 1: something was written
+	urged  atomic.Bool
+	urgent chan struct{} // capacity 1: a read waits for a sample, or had to go to the master without one
 }
 
 // NewFences returns fences under which every read goes to the master until the
 // first sample.
 func NewFences() *Fences {
-	f := &Fences{seed: maphash.MakeSeed(), wake: make(chan struct{}, 1)}
+	f := &Fences{seed: maphash.MakeSeed(), wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1)}
 	f.gen.Store(1)
 	f.floor.Store(1)
 	return f
@@ -82,7 +84,7 @@ func (f *Fences) End(b Bucket) {
 // Cancel is called in place of End for a write that has certainly not run.
 func (f *Fences) Cancel(b Bucket) { f.buckets[b].inFlight.Add(-1) }
 
-// MarkDirty asks for a sample of the current generation.
+// MarkDirty asks for a sample of the current generation, in its time.
 func (f *Fences) MarkDirty() {
 	if f.dirty.Load() || f.dirty.Swap(true) {
 		return
@@ -91,6 +93,18 @@ func (f *Fences) MarkDirty() {
 	case f.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Urge asks for a sample of the current generation soon: somebody reads what
+// depends on it.
+func (f *Fences) Urge() {
+	if !f.urged.Load() && !f.urged.Swap(true) {
+		select {
+		case f.urgent <- struct{}{}:
+		default:
+		}
+	}
+	f.MarkDirty()
 }
 
 // Current returns the generation that is current now: a sample of it is taken
@@ -102,13 +116,17 @@ func (f *Fences) Sampled() Generation { return Generation(f.sampled.Load()) }
 
 // Need returns the offset that a replica must have applied before it may
 // answer a read of the keys in b. ok is false where only the master may: a
-// write is in flight, or the last one is too fresh to have been sampled.
+// write is in flight, or the last one is too fresh to have been sampled, which
+// is urged then.
 func (f *Fences) Need(b Bucket) (need repl.Offset, ok bool) {
 	k := &f.buckets[b]
 	if k.inFlight.Load() != 0 {
 		return 0, false
 	}
-	return f.Offset(Generation(k.fence.Load()))
+	if need, ok = f.Offset(Generation(k.fence.Load())); !ok {
+		f.Urge()
+	}
+	return need, ok
 }
 
 // Offset returns the master's offset at the sample of g, or of the oldest
@@ -128,6 +146,7 @@ func (f *Fences) Offset(g Generation) (o repl.Offset, ok bool) {
 // next begins a sample: it ends the current generation and returns it. The
 // question must be put to the master after this call.
 func (f *Fences) next() Generation {
+	f.urged.Store(false)
 	f.dirty.Store(false)
 	return Generation(f.gen.Add(1) - 1)
 }

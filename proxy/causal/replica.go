@@ -64,6 +64,7 @@ func (s *Sampler) sampleReplica(ctx context.Context, c *asker, a *Applied, p pac
 			f.held = r.offset
 		}
 		s.publish(ctx, a, f.held, epoch, asked)
+		s.cfg.OnSample()
 		switch {
 		case f.unsure:
 			p.wait(ctx, a.kick, Idle)
@@ -82,7 +83,7 @@ func (s *Sampler) sampleReplica(ctx context.Context, c *asker, a *Applied, p pac
 func (s *Sampler) history() (epoch uint64, id repl.ReplID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.epoch.Load(), s.replID
+	return s.epoch.Load(), s.last.id
 }
 
 // publish takes what a replica has told of itself in epoch, 0 for none.

@@ -19,6 +19,9 @@ import (
 const (
 	// Busy is the least time between two samples of a node.
 	Busy = time.Millisecond
+	// Lazy is the time between two samples of a master while something is
+	// written and nobody reads it.
+	Lazy = 10 * time.Millisecond
 	// Idle is the time between two samples of a replica that is in step, and of
 	// a master while nothing is written.
 	Idle = 100 * time.Millisecond
@@ -38,10 +41,16 @@ type Config struct {
 	// Timeout bounds one question; a node that takes longer is asked again on a
 	// new connection.
 	Timeout time.Duration
-	// OnSample, if set, is called by the master's sampling goroutine after each
-	// sample.
+	// OnSample, if set, is called after each sample, by the goroutine of its
+	// node. It must not block.
 	OnSample func()
-	Logger   *zap.Logger
+	// Acked, if set, tells how many bytes the requests of all writes had that
+	// have been acknowledged so far. Any goroutine calls it.
+	Acked func() uint64
+	// OnLost, if set, is called when a master turns out to lack what one before
+	// it had; by the master's sampling goroutine.
+	OnLost func(Lost)
+	Logger *zap.Logger
 }
 
 // Sampler asks nodes for their offsets, each on a connection of its own.
@@ -56,7 +65,9 @@ type Sampler struct {
 	// mu is held where samples are recorded too: no answer to a question that a
 	// task has put is taken once Update has ended the task.
 	mu      sync.Mutex
-	replID  repl.ReplID                // the master's, of this epoch; guarded by mu
+	ended   uint64                     // Config.Acked as the master before was let go of; guarded by mu
+	changed bool                       // ended is to be used; guarded by mu
+	last    position                   // of the master's history in this epoch; guarded by mu
 	tasks   map[*topology.Node]*task   // guarded by mu
 	applied atomic.Pointer[[]*Applied] // by Node.Index; grown under mu
 	wg      sync.WaitGroup
@@ -71,13 +82,23 @@ type task struct {
 
 // NewSampler returns a sampler that asks nobody until Update.
 func NewSampler(ctx context.Context, f *Fences, cfg Config) *Sampler {
+	if cfg.OnSample == nil {
+		cfg.OnSample = func() {}
+	}
+	if cfg.Acked == nil {
+		cfg.Acked = func() uint64 { return 0 }
+	}
+	if cfg.OnLost == nil {
+		cfg.OnLost = func(Lost) {}
+	}
 	s := &Sampler{cfg: cfg, fences: f, ctx: ctx, tasks: make(map[*topology.Node]*task)}
 	s.applied.Store(new([]*Applied))
 	return s
 }
 
 // Update takes a new view: the nodes in it are sampled from now on, others no
-// more. It must be called by one goroutine at a time and does not block.
+// more. Nobody may have written to a new master yet, nor get replies of the old
+// one any more. It must be called by one goroutine at a time and does not block.
 func (s *Sampler) Update(v *topology.View) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,6 +119,9 @@ func (s *Sampler) Update(v *topology.View) {
 	for n, master := range want {
 		if s.tasks[n] != nil {
 			continue
+		}
+		if master { // its predecessor acknowledges no more, and it has not begun to
+			s.ended, s.changed = s.cfg.Acked(), true
 		}
 		ctx, cancel := context.WithCancel(s.ctx)
 		s.tasks[n] = &task{master, cancel}
@@ -186,20 +210,22 @@ func (s *Sampler) session(ctx context.Context, n *topology.Node, master bool, a 
 	defer stop()
 	c := &asker{conn: nc, timeout: s.cfg.Timeout}
 	if master {
-		return s.sampleMaster(ctx, c, p)
+		return s.sampleMaster(ctx, c, n.Addr, p)
 	}
 	return s.sampleReplica(ctx, c, a, p)
 }
 
 // sampleMaster samples while something is written, and now and then.
-func (s *Sampler) sampleMaster(ctx context.Context, c *asker, p pace) error {
-	id, err := c.replID()
+func (s *Sampler) sampleMaster(ctx context.Context, c *asker, addr string, p pace) error {
+	acked := s.cfg.Acked()
+	h, err := c.lineage(addr)
 	if err != nil {
 		return err
 	}
-	if !s.begin(ctx, id) {
+	if !s.begin(ctx, h, acked) {
 		return ctx.Err()
 	}
+	id := h.id
 	checked := time.Now()
 	for ctx.Err() == nil {
 		begin := time.Now()
@@ -215,45 +241,60 @@ func (s *Sampler) sampleMaster(ctx context.Context, c *asker, p pace) error {
 			checked = begin
 		}
 		g := s.fences.next()
+		acked := s.cfg.Acked()
 		o, err := c.masterOffset()
 		if err != nil {
 			return err
 		}
-		if !s.record(ctx, g, o) {
+		if !s.record(ctx, g, o, acked) {
 			return ctx.Err()
 		}
 		s.kickReplicas()
-		if s.cfg.OnSample != nil {
-			s.cfg.OnSample()
-		}
+		s.cfg.OnSample()
 		p.wait(ctx, s.fences.wake, Idle)
+		p.wait(ctx, s.fences.urgent, Lazy-time.Since(begin))
 		p.wait(ctx, nil, Busy-time.Since(begin))
 	}
 	return ctx.Err()
 }
 
-// begin begins an epoch with the history id: whatever was acknowledged before
+// begin begins an epoch with the history h: whatever was acknowledged before
 // is covered by its first sample, and no older number is compared with those of
-// this master.
-func (s *Sampler) begin(ctx context.Context, id repl.ReplID) bool {
+// this master. What of the history before is not in it is lost.
+func (s *Sampler) begin(ctx context.Context, h lineage, acked uint64) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if ctx.Err() != nil {
+		s.mu.Unlock()
 		return false
 	}
-	s.replID = id
+	if s.changed {
+		acked, s.changed = s.ended, false
+	}
+	lost, some := s.last.loss(h, acked)
+	if h.id != s.last.id { // else the last sample still is the best that is known
+		s.last = position{lineage: h, at: h.offset, settled: h.offset, acked: acked}
+	}
 	s.fences.restart()
 	s.epoch.Add(1)
+	s.mu.Unlock()
+	if some {
+		s.cfg.OnLost(lost)
+	}
 	return true
 }
 
-// record takes the master's answer to a question that was put in generation g.
-func (s *Sampler) record(ctx context.Context, g Generation, o repl.Offset) bool {
+// record takes the master's answer to a question that was put in generation g,
+// when acked bytes of writes had been acknowledged.
+func (s *Sampler) record(ctx context.Context, g Generation, o repl.Offset, acked uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ctx.Err() != nil {
 		return false
 	}
+	if acked != s.last.acked {
+		s.last.settled = o
+	}
+	s.last.at, s.last.acked = o, acked
 	s.fences.set(g, o)
 	return true
 }

@@ -52,12 +52,14 @@ type Conn struct {
 	// LastRead is the loop's time (see [Loop.Now]) at the last byte received.
 	LastRead int64
 
+	tls        *TLS      // nil for a plain connection
 	acceptor   *acceptor // set on a listener: readable means accept
 	fd         int       // -1 before Attach and after the close
 	slot       int       // index in loop.conns
 	closeErr   error
 	dirty      bool // in loop.dirty
 	closed     bool
+	aborted    bool // the socket is to be reset
 	paused     bool // the handler wants no data
 	resumed    bool // in loop.resumed
 	parked     bool // hung up while paused: out of the kernel's event queue
@@ -180,12 +182,21 @@ func (c *Conn) Close(err error) {
 	c.loop.closing = append(c.loop.closing, c)
 }
 
+// Abort is Close that also throws away what the kernel has taken and the peer
+// has not acknowledged: after an orderly close it would go on to be sent, and
+// could arrive minutes later, when a partition is over. What the peer has
+// received and not read is lost too, as TCP's reset does.
+func (c *Conn) Abort(err error) {
+	c.aborted = true
+	c.Close(err)
+}
+
 // CloseAfterFlush closes the connection once its output is written. Nothing
 // more is delivered to the handler.
 func (c *Conn) CloseAfterFlush() {
 	c.paused = true
 	c.flushClose = true
-	if c.out.pending() == 0 {
+	if c.unsent() == 0 {
 		c.Close(ErrClosedHere)
 	}
 }
@@ -204,22 +215,15 @@ func (c *Conn) readable() {
 		c.acceptor.accept(c)
 		return
 	}
-	l := c.loop
-	buf, k := l.scratch, len(c.in)
-	if k > len(buf)/2 {
-		if cap(c.in)-k < len(buf)/2 {
-			grown := append(l.pool.get(2*cap(c.in)), c.in...)
-			l.pool.put(c.in)
-			c.in = grown
-		}
-		buf = c.in[:cap(c.in)]
-	} else {
-		copy(buf, c.in)
+	buf, k := c.space()
+	if c.tls != nil {
+		c.readTLS(buf, k, true)
+		return
 	}
 	n, err := sysRead(c.fd, buf[k:])
 	switch {
 	case n > 0:
-		c.LastRead = l.now
+		c.LastRead = c.loop.now
 		c.deliver(buf[:k+n])
 	case err == syscall.EAGAIN || err == syscall.EINTR:
 	case err != 0:
@@ -227,9 +231,26 @@ func (c *Conn) readable() {
 	default:
 		c.eof = true
 		c.reading = false
-		l.interest(c)
+		c.loop.interest(c)
 		c.h.OnEOF(c)
 	}
+}
+
+// space returns where to read to: a buffer that holds in its first k bytes what
+// the handler has left, and has room for half a scratch buffer behind them.
+func (c *Conn) space() (buf []byte, k int) {
+	l := c.loop
+	buf, k = l.scratch, len(c.in)
+	if k <= len(buf)/2 {
+		copy(buf, c.in)
+		return buf, k
+	}
+	if cap(c.in)-k < len(buf)/2 {
+		grown := append(l.pool.get(2*cap(c.in)), c.in...)
+		l.pool.put(c.in)
+		c.in = grown
+	}
+	return c.in[:cap(c.in)], k
 }
 
 // deliver hands data to the handler and keeps what it left. data is either in
@@ -258,10 +279,16 @@ func (c *Conn) deliver(data []byte) {
 // redeliver is deliver without a read, after Resume or Wake.
 func (c *Conn) redeliver() {
 	c.resumed = false
-	if c.closed || c.paused || len(c.in) == 0 {
+	if c.closed || c.paused {
 		return
 	}
-	c.deliver(c.in)
+	if len(c.in) > 0 {
+		c.deliver(c.in)
+	}
+	if c.tls != nil && c.tls.t.more && !c.closed && !c.paused && !c.eof {
+		buf, k := c.space()
+		c.readTLS(buf, k, false)
+	}
 }
 
 // flush ends c's turn in the loop's flush.
@@ -278,6 +305,9 @@ func (c *Conn) flush() {
 // send writes what is queued, as far as the kernel takes it. It returns false
 // where the connection has failed.
 func (c *Conn) send() bool {
+	if c.tls != nil {
+		return c.sendTLS()
+	}
 	for c.out.pending() > 0 {
 		n, err := c.writeSome()
 		if n > 0 {
@@ -305,7 +335,7 @@ func (c *Conn) send() bool {
 
 // flushed does what becomes possible as output shrinks.
 func (c *Conn) flushed() {
-	n := c.out.pending()
+	n := c.unsent()
 	if n == 0 {
 		if c.writing {
 			c.writing = false

@@ -11,5 +11,7 @@
 // to, once. A connection owns memory only while bytes are left over, so an
 // idle one costs its structs and nothing else.
 //
+// A connection may carry TLS, see [ServerTLS], [ClientTLS] and [Take].
+//
 // Linux uses epoll, macOS and the BSDs kqueue, both level-triggered.
 package eventloop

@@ -90,18 +90,6 @@ func duplicate(v any) (int, error) {
 	return fd, os.NewSyscallError("fcntl", derr)
 }
 
-// Take turns a connection of package net into a non-blocking descriptor for
-// [Loop.Attach] and closes the original. The caller owns the descriptor. Any
-// goroutine may call it.
-func Take(c net.Conn) (int, error) {
-	fd, err := duplicate(c)
-	_ = c.Close()
-	return fd, err
-}
-
-// CloseFD closes a descriptor of Take that found no loop.
-func CloseFD(fd int) { _ = unix.Close(fd) }
-
 // Addr returns the bound address.
 func (ln *Listener) Addr() net.Addr { return ln.addr }
 
@@ -109,12 +97,12 @@ func (ln *Listener) Addr() net.Addr { return ln.addr }
 func (ln *Listener) Network() string { return ln.network }
 
 // Serve accepts connections on the loop's goroutine, which must be the
-// caller's, and hands each descriptor to fn, which then owns it.
-func (l *Loop) Serve(ln *Listener, fn func(fd int)) error {
+// caller's, and hands each to fn, which then owns it.
+func (l *Loop) Serve(ln *Listener, fn func(Socket)) error {
 	a := &acceptor{loop: l, ln: ln, fn: fn}
 	c := l.NewConn(a)
 	c.acceptor = a
-	if err := l.Attach(c, ln.fd); err != nil {
+	if err := l.Attach(c, Socket{fd: ln.fd}); err != nil {
 		return err
 	}
 	ln.conn = c
@@ -139,7 +127,7 @@ func (ln *Listener) Close() {
 type acceptor struct {
 	loop *Loop
 	ln   *Listener
-	fn   func(fd int)
+	fn   func(Socket)
 }
 
 func (a *acceptor) accept(c *Conn) {
@@ -151,7 +139,7 @@ func (a *acceptor) accept(c *Conn) {
 				_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 				_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 			}
-			a.fn(fd)
+			a.fn(Socket{fd: fd})
 		case errors.Is(err, syscall.EAGAIN):
 			return
 		case errors.Is(err, syscall.EINTR), errors.Is(err, syscall.ECONNABORTED):
@@ -176,10 +164,3 @@ func (a *acceptor) OnDrain(*Conn) {}
 
 // OnClose is part of Handler.
 func (a *acceptor) OnClose(*Conn, error) {}
-
-// Refuse sends a last line to a client that is not served, as far as the
-// socket takes it at once, and closes it.
-func Refuse(fd int, line string) {
-	_, _ = sysWrite(fd, []byte(line))
-	_ = unix.Close(fd)
-}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,10 +62,10 @@ func start(t *testing.T, network string, set func(*Conn), mk func() Handler) (*L
 		}
 	})
 	l.Post(func() {
-		err := l.Serve(ln, func(fd int) {
+		err := l.Serve(ln, func(sock Socket) {
 			c := l.NewConn(mk())
 			set(c)
-			if err := l.Attach(c, fd); err != nil {
+			if err := l.Attach(c, sock); err != nil {
 				t.Error(err)
 			}
 		})
@@ -125,6 +126,32 @@ func TestEchoKeepsBytesInOrder(t *testing.T) {
 				t.Fatalf("a handler was given %d bytes at once: the input is not bounded", e.maxIn)
 			}
 		})
+	}
+}
+
+// TestAbortResets tells an abort from a close by what the peer reads.
+func TestAbortResets(t *testing.T) {
+	for _, tc := range []struct {
+		network string
+		end     func(*Conn, error)
+		want    error
+	}{
+		{"tcp", (*Conn).Abort, syscall.ECONNRESET},
+		{"tcp", (*Conn).Close, nil},
+		{"unix", (*Conn).Abort, nil},
+	} {
+		e := &echo{frame: 1, closed: make(chan error, 1)}
+		conns := make(chan *Conn, 1)
+		l, addr := start(t, tc.network, func(c *Conn) { conns <- c }, func() Handler { return e })
+		c := dial(t, tc.network, addr)
+		served := <-conns
+		l.Post(func() { tc.end(served, io.ErrNoProgress) })
+		if _, err := io.ReadAll(c); !errors.Is(err, tc.want) {
+			t.Errorf("%s: the peer reads until %v, want %v", tc.network, err, tc.want)
+		}
+		if err := <-e.closed; !errors.Is(err, io.ErrNoProgress) {
+			t.Errorf("%s: closed with %v", tc.network, err)
+		}
 	}
 }
 

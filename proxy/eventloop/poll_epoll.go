@@ -75,17 +75,26 @@ func (p *poller) modify(fd, slot int, read, write bool) error {
 // a child process would keep it registered.
 func (p *poller) remove(fd int) { _ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil) }
 
+// briefly is for how long, in milliseconds, a wait keeps its processor.
+const briefly = 1
+
 // wait blocks for at most timeout (negative: for ever) and calls fn for each
-// event. It polls once without blocking first: under load something is ready,
-// and the blocking call costs a hand-over of the processor to the scheduler.
+// event. At first it keeps its processor of Go's scheduler: under load something
+// is soon ready, and a call that hands the processor over has the runtime's
+// monitor wake every 20 us to see whether to take it, and the loop move from
+// thread to thread. The garbage collector does not wait for us: its signal ends
+// the call. Other goroutines need a processor meanwhile, see [Loop.Run].
 func (p *poller) wait(timeout time.Duration, fn func(event)) error {
-	n, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.raw[0])), maxEvents, 0, 0, 0)
-	if e == 0 && n == 0 && timeout != 0 {
-		ms := -1
-		if timeout > 0 {
-			ms = int((timeout + time.Millisecond - 1) / time.Millisecond)
-		}
-		// Through the scheduler: the garbage collector must not wait for us.
+	ms := -1
+	if timeout >= 0 {
+		ms = int((timeout + time.Millisecond - 1) / time.Millisecond)
+	}
+	first := ms
+	if ms < 0 || ms > briefly {
+		first = briefly
+	}
+	n, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.raw[0])), maxEvents, uintptr(first), 0, 0)
+	if e == 0 && n == 0 && ms != first {
 		n, _, e = syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.raw[0])), maxEvents, uintptr(ms), 0, 0)
 	}
 	if e == syscall.EINTR {

@@ -33,13 +33,15 @@ const (
 	ReasonFenceFresh                  // a read of what is being written, or was a moment ago
 	ReasonFenceBehind                 // a read of what no replica has applied yet
 	ReasonKeysUnknown                 // a read whose keys cannot be told
+	ReasonIndexLate                   // a linearizable read that no replica could answer in time
+	ReasonOtherZone                   // a read on a replica of another zone
 	NumReasons
 )
 
 var reasonNames = [NumReasons]string{
 	"write", "replica", "nearest", "master_policy", "no_replica", "node_local", "mixed_pipeline",
 	"behind_write", "other", "pinned", "local", "denied", "retry",
-	"fence_fresh", "fence_behind", "keys_unknown",
+	"fence_fresh", "fence_behind", "keys_unknown", "index_late", "other_zone",
 }
 
 // String returns the metric label.

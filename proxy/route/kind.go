@@ -18,6 +18,7 @@ const (
 	Script                  // may write to the keys it names: the master
 	Read                    // flagged readonly: any node that is far enough
 	MasterRead              // readonly, but its answer depends on the node: the master
+	Kill                    // ends a script that another connection waits for: a connection apart
 	Blocking                // may wait: a pinned connection for its duration
 	Wait                    // WAIT, WAITAOF: refers to the writes of its connection
 	Multi                   // begins a transaction: pinned until Exec or Discard
@@ -35,10 +36,14 @@ const (
 	Client
 	Quit
 	Reset
-	Ping
+	Ping // as MasterRead while there is a master: a busy or failing one is to be seen
 	Echo
 	NumKinds
 )
+
+// ReadOnly reports whether a request changes nothing, neither data nor the state
+// of its session, so that other reads need not stay behind it.
+func (k Kind) ReadOnly() bool { return k == Read || k == MasterRead || k == Ping || k == Echo }
 
 // byName holds the commands whose treatment does not follow from their flags.
 var byName = map[string]Kind{
@@ -50,12 +55,16 @@ var byName = map[string]Kind{
 	// Counts and picks keys that have expired but not been deleted yet.
 	"dbsize": MasterRead, "randomkey": MasterRead,
 	"xinfo|consumers": MasterRead, "memory|usage": MasterRead,
+	// The counters of consumer groups are not replicated whole: entries-read and
+	// lag are unknown on a replica where the master knows them.
+	"xinfo|stream": MasterRead, "xinfo|groups": MasterRead,
 	// The script cache is not replicated.
 	"evalsha_ro": MasterRead,
 
 	// Not flagged as what they are.
 	"eval": Script, "evalsha": Script, "fcall": Script,
 
+	"script|kill": Kill, "function|kill": Kill,
 	"wait": Wait, "waitaof": Wait,
 	"multi": Multi, "exec": Exec, "discard": Discard, "watch": Watch, "unwatch": Unwatch,
 	"subscribe": Subscribe, "psubscribe": Subscribe, "ssubscribe": Subscribe,

@@ -2,7 +2,9 @@ package topology
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -22,9 +24,14 @@ type Config struct {
 	Master   string   // HOST:PORT of the master, or of a replica that knows it
 	Replicas []string // HOST:PORT of further nodes; like Master they are never forgotten
 
-	User     string      // ACL user, "" for the default user; needs +ping +role +info, and +command for OnMaster
-	Password string      // "" for none
-	TLS      *tls.Config // nil for plain TCP
+	// Sentinel, if it has a name, says who the master is, and Master is empty.
+	Sentinel SentinelConfig
+
+	User     string // ACL user, "" for the default user; needs +ping +role +info, and +command for OnMaster
+	Password string // "" for none
+	// TLS is asked for each connection; where it, or what it returns, is nil the
+	// connection is plain.
+	TLS func() *tls.Config
 
 	ObserveEvery   time.Duration // between two samples (ROLE) of a node
 	DiscoverEvery  time.Duration // between two INFO replication of a node
@@ -38,8 +45,21 @@ type Config struct {
 	// OnMaster is called once for each run of a master's process. It is called
 	// from a goroutine of its own, never twice at a time. nil asks for nothing.
 	OnMaster func(MasterInfo)
+	// OnError is called for each connection to a node that could not be made,
+	// by any goroutine. nil tells nobody.
+	OnError func(addr string, err error)
 
 	Logger *zap.Logger // nil logs nothing
+}
+
+// SentinelConfig names the sentinels that watch over the master.
+type SentinelConfig struct {
+	Name  string   // under which they know it: the mymaster of sentinel.conf
+	Addrs []string // HOST:PORT of one or more; the others are found by asking
+
+	User     string             // ACL user at the sentinels, "" for the default user; needs +sentinel +subscribe &*
+	Password string             // "" for none; the nodes' own is never sent to a sentinel
+	TLS      func() *tls.Config // as in Config
 }
 
 // MasterInfo is what a master says of itself once it serves.
@@ -70,7 +90,16 @@ func (c *Config) setDefaults() {
 }
 
 func (c *Config) validate() error {
-	for _, addr := range append([]string{c.Master}, c.Replicas...) {
+	addrs := append(slices.Clone(c.Replicas), c.Sentinel.Addrs...)
+	switch sentinel := c.Sentinel.Name != ""; {
+	case sentinel && c.Master != "":
+		return errors.New("check topology: both a master and a Sentinel are given; who is master would have two answers")
+	case sentinel != (len(c.Sentinel.Addrs) > 0):
+		return errors.New("check topology: Sentinel needs the master's name and at least one address")
+	case !sentinel:
+		addrs = append(addrs, c.Master)
+	}
+	for _, addr := range addrs {
 		if err := splitAddr(addr); err != nil {
 			return fmt.Errorf("check topology: %w", err)
 		}

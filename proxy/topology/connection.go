@@ -38,17 +38,56 @@ type connection struct {
 
 // connect dials addr, authenticates and names the connection, all within
 // Config.ConnectTimeout.
-func connect(ctx context.Context, cfg *Config, dial dialFunc, addr string) (*connection, error) {
+func connect(ctx context.Context, cfg *Config, dial dialFunc, addr string) (c *connection, err error) {
+	defer func() {
+		if err != nil && ctx.Err() == nil && cfg.OnError != nil {
+			cfg.OnError(addr, err)
+		}
+	}()
 	limited, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
 	sock, err := dial(limited, addr)
 	if err != nil {
 		return nil, err
 	}
-	stream := sock
-	if cfg.TLS != nil {
-		stream = tlsClient(sock, cfg.TLS, addr)
+	stream, err := secure(limited, cfg, sock, addr)
+	if err != nil {
+		return nil, err
 	}
+	c = newConnection(ctx, cfg, sock, stream, addr)
+	replies, err := c.ask(limited, []any{"CLIENT", "SETNAME", observerName}, []any{"INFO", "server"})
+	if err != nil {
+		c.close()
+		return nil, fmt.Errorf("greet %s: %w", addr, err)
+	}
+	// Neither is needed: a user that may not do it is told so by ROLE and INFO.
+	if text, ok := replies[1].value.(string); ok {
+		c.runID, c.version = infoField(text, "run_id"), infoField(text, "redis_version")
+	}
+	return c, nil
+}
+
+// secure returns sock with TLS over it where cfg has TLS. On an error sock is
+// closed.
+func secure(ctx context.Context, cfg *Config, sock net.Conn, addr string) (net.Conn, error) {
+	if cfg.TLS == nil {
+		return sock, nil
+	}
+	t := cfg.TLS()
+	if t == nil {
+		return sock, nil
+	}
+	stream, err := tlsClient(ctx, sock, t, addr)
+	if err != nil {
+		_ = sock.Close()
+		return nil, fmt.Errorf("TLS handshake with %s: %w", addr, err)
+	}
+	return stream, nil
+}
+
+// newConnection has go-redis speak on stream, which is sock or TLS over it.
+// sock is closed with ctx.
+func newConnection(ctx context.Context, cfg *Config, sock, stream net.Conn, addr string) *connection {
 	handed := false
 	c := &connection{sock: sock, unhook: context.AfterFunc(ctx, func() { _ = sock.Close() })}
 	c.client = redis.NewClient(&redis.Options{
@@ -67,16 +106,7 @@ func connect(ctx context.Context, cfg *Config, dial dialFunc, addr string) (*con
 		ReadTimeout: -1, WriteTimeout: -1, // the deadline of a call's context alone
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})
-	replies, err := c.ask(limited, []any{"CLIENT", "SETNAME", observerName}, []any{"INFO", "server"})
-	if err != nil {
-		c.close()
-		return nil, fmt.Errorf("greet %s: %w", addr, err)
-	}
-	// Neither is needed: a user that may not do it is told so by ROLE and INFO.
-	if text, ok := replies[1].value.(string); ok {
-		c.runID, c.version = infoField(text, "run_id"), infoField(text, "redis_version")
-	}
-	return c, nil
+	return c
 }
 
 // close closes the socket.
@@ -132,16 +162,16 @@ func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", addr)
 }
 
-// tlsClient wraps sock; the handshake happens with the first write, under the
-// deadline of that call.
-func tlsClient(sock net.Conn, cfg *tls.Config, addr string) net.Conn {
+// tlsClient makes a TLS connection of sock.
+func tlsClient(ctx context.Context, sock net.Conn, cfg *tls.Config, addr string) (net.Conn, error) {
 	if cfg.ServerName == "" {
 		if host, _, err := net.SplitHostPort(addr); err == nil {
 			cfg = cfg.Clone()
 			cfg.ServerName = host
 		}
 	}
-	return tls.Client(sock, cfg)
+	c := tls.Client(sock, cfg)
+	return c, c.HandshakeContext(ctx)
 }
 
 // splitAddr checks that addr is HOST:PORT.

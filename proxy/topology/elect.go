@@ -43,6 +43,8 @@ func (t *tracker) elect(now time.Time) *member {
 func (t *tracker) firstMaster(now time.Time) *member {
 	m := t.configured
 	switch {
+	case m == nil: // no sentinel has answered yet
+		return nil
 	case !m.tried:
 		return nil // others may have answered sooner by chance
 	case !m.up:

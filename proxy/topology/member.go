@@ -19,6 +19,8 @@ type observation struct {
 	info *replicationInfo // nil where INFO was not asked, or refused
 
 	refusal string // the error reply of ROLE or INFO, "" for none
+
+	took time.Duration // from the question of PING and ROLE to the answer; 0 unknown
 }
 
 // member is a node that is observed now, with all that is known of it. It
@@ -50,8 +52,16 @@ type member struct {
 	// set that it serves (replica-serve-stale-data yes).
 	held repl.Offset
 
+	// last is the last offset that the replica told. It stays while the node is
+	// down, for its lag alone: a node that is stopped falls behind.
+	last repl.Offset
+
 	answered time.Time // when the last question was sent that was answered
+	trips    trips     // how long its answers take
 	linkLost time.Time // when a replica's link was first seen down after it was connected
+
+	deposed bool // Sentinel has put another master in its place; until it is a replica, or named again
+	vetoed  bool // a replica that most sentinels do not reach
 
 	lagBytes  int64         // -1 unknown
 	lag       time.Duration // -1 unknown
@@ -65,12 +75,14 @@ type member struct {
 func newMember(n *Node, named bool, now time.Time) *member {
 	return &member{
 		node: n, named: named, listed: now, downSince: now,
-		offset: repl.UnknownOffset, held: repl.UnknownOffset, lagBytes: -1, lag: -1,
+		offset: repl.UnknownOffset, held: repl.UnknownOffset, last: repl.UnknownOffset, lagBytes: -1, lag: -1,
 	}
 }
 
-// serves reports whether m takes writes as a master would.
-func (m *member) serves() bool { return m.up && m.role == RoleMaster && m.kind != whyLoading }
+// serves reports whether m takes writes as a master would, and may.
+func (m *member) serves() bool {
+	return m.up && m.role == RoleMaster && m.kind != whyLoading && !m.deposed
+}
 
 // becomeDown notes that the node did not answer.
 func (m *member) becomeDown(o observation) {
@@ -80,10 +92,14 @@ func (m *member) becomeDown(o observation) {
 	m.tried, m.up, m.cause = true, false, o.err
 	m.kind, m.refusal = whyNot, ""
 	m.link, m.offset, m.held = "", repl.UnknownOffset, repl.UnknownOffset
+	m.trips = trips{} // it may come back by another way
 }
 
 // becomeUp notes an answer.
 func (m *member) becomeUp(o observation) {
+	if o.runID != m.runID { // what another process said does not hold for this one
+		m.info, m.held = replicationInfo{}, repl.UnknownOffset
+	}
 	m.tried, m.up, m.cause, m.runID, m.answered = true, true, nil, o.runID, o.at
 	m.kind, m.refusal = refusalKind(o)
 	if o.info != nil {
@@ -99,9 +115,13 @@ func (m *member) becomeUp(o observation) {
 		if m.link == linkConnected && o.role.link != linkConnected {
 			m.linkLost = o.at
 		}
+		if o.role.role == RoleReplica {
+			m.deposed = false
+		}
 		m.role, m.masterAddr, m.link = o.role.role, o.role.masterAddr, o.role.link
 		m.offset, m.attached = o.role.offset, o.role.replicas
 	}
+	m.last = m.offset
 	switch {
 	case m.role != RoleReplica:
 	case m.link == linkConnected && m.offset.IsKnown():
@@ -132,17 +152,25 @@ func refusalKind(o observation) (why, string) {
 }
 
 // measure sets the lag from the master's clock; ours says whether the node has
-// the master's history.
+// the master's history. While the node is down its lag goes on from its last
+// answer.
 func (m *member) measure(c *LagClock, now time.Time, ours bool, cfg *Config) {
-	lag, ok := c.Lag(m.offset, now)
+	offset := m.offset
+	if !m.up {
+		offset = m.last
+	}
+	lag, ok := c.Lag(offset, now)
 	switch {
 	case m.serves() && ours:
 		m.lagBytes, m.lag = 0, 0
-	case !ok || !ours || m.role != RoleReplica || !m.offset.IsKnown():
+	case !ok || !ours || m.role != RoleReplica || !offset.IsKnown():
 		m.lagBytes, m.lag = -1, -1
 		return // the limits keep their last verdict
 	default:
-		m.lagBytes, m.lag = max(0, int64(c.Offset()-m.offset)), lag
+		m.lagBytes, m.lag = max(0, int64(c.Offset()-offset)), lag
+	}
+	if !m.up {
+		return // likewise: this lag is a guess, and the node gets no reads anyway
 	}
 	m.overBytes = over(m.overBytes, m.lagBytes, cfg.MaxLagBytes)
 	m.overTime = over(m.overTime, int64(m.lag), int64(cfg.MaxLag))
@@ -168,6 +196,7 @@ func (m *member) store(o observation) {
 	n.offset.Store(int64(m.offset) + 1)
 	n.lagBytes.Store(m.lagBytes + 1)
 	n.lag.Store(int64(m.lag) + 1)
+	n.roundTrip.Store(int64(m.trips.note(o.took)))
 	if id := m.info.replID; id != n.ReplID() {
 		n.replID.Store(&id)
 	}

@@ -45,10 +45,12 @@ type Node struct {
 	offset    atomic.Int64
 	lagBytes  atomic.Int64
 	lag       atomic.Int64 // nanoseconds
+	roundTrip atomic.Int64 // nanoseconds, 0 unknown
 	sampledAt atomic.Int64 // Unix nanoseconds, 0 never
 	role      atomic.Uint32
 	up        atomic.Bool
 	replID    atomic.Pointer[repl.ReplID]
+	follows   atomic.Pointer[string]
 
 	// ask wakes the observer for a round at once; capacity 1.
 	ask chan struct{}
@@ -71,12 +73,14 @@ func (n *Node) Role() Role { return Role(n.role.Load()) }
 func (n *Node) Up() bool { return n.up.Load() }
 
 // LagBytes returns by how many bytes of the replication stream a replica was
-// behind the master at its last sample; 0 for the master, -1 unknown.
+// behind the master at its last sample; 0 for the master, -1 unknown. While the
+// node is down it goes on from its last answer.
 func (n *Node) LagBytes() int64 { return n.lagBytes.Load() - 1 }
 
 // LagSeconds returns for how long a replica had been behind at its last
 // sample: the seconds since the master was first seen past the replica's
-// offset, hence a lower bound. 0 for the master, -1 unknown.
+// offset, hence a lower bound. 0 for the master, -1 unknown. While the node is
+// down it goes on from its last answer.
 func (n *Node) LagSeconds() float64 {
 	if v := n.lag.Load(); v > 0 {
 		return time.Duration(v - 1).Seconds()
@@ -84,11 +88,26 @@ func (n *Node) LagSeconds() float64 {
 	return -1
 }
 
+// RoundTrip returns the shortest time that one of the node's last answers to
+// its observer took, which is about the way to it and back; 0 unknown.
+func (n *Node) RoundTrip() time.Duration { return time.Duration(n.roundTrip.Load()) }
+
 // ReplID returns the history that the node's data belongs to (master_replid of
 // INFO replication), zero while unknown. It stays while the node is down.
 func (n *Node) ReplID() repl.ReplID {
 	if id := n.replID.Load(); id != nil {
 		return *id
+	}
+	return ""
+}
+
+// Follows returns the address (HOST:PORT) of the node that a replica gets its
+// stream from: of the node here that it is, where that is known, else as the
+// replica has it. Empty for a master, and while unknown. It stays while the node
+// is down.
+func (n *Node) Follows() string {
+	if addr := n.follows.Load(); addr != nil {
+		return *addr
 	}
 	return ""
 }

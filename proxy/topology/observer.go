@@ -111,6 +111,7 @@ func (o *observer) round(ctx context.Context, c *connection, at time.Time) (obse
 	if err != nil {
 		return seen, fmt.Errorf("ask ROLE: %w", err)
 	}
+	seen.took = time.Since(at)
 	seen.ping, seen.refusal = replies[0].refusal, replies[1].refusal
 	if seen.refusal != "" {
 		return seen, nil
@@ -123,18 +124,30 @@ func (o *observer) round(ctx context.Context, c *connection, at time.Time) (obse
 	return seen, nil
 }
 
-// info asks INFO replication and adds it to seen.
+// info asks INFO replication and adds it to seen. ROLE is asked once more in
+// the same breath, and takes the place of the one in seen: a node runs commands
+// that arrive together before it looks at its links again, while between the
+// round's ROLE and this INFO it may have changed sides. An offset, or the word
+// "master", of one history must not be taken for the other's.
 func (o *observer) info(ctx context.Context, c *connection, seen *observation) error {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.HealthTimeout)
 	defer cancel()
-	replies, err := c.ask(ctx, []any{"INFO", "replication"})
+	at := time.Now()
+	replies, err := c.ask(ctx, []any{"INFO", "replication"}, []any{"ROLE"})
 	if err != nil {
 		return fmt.Errorf("ask INFO: %w", err)
 	}
-	if replies[0].refusal != "" {
-		seen.refusal = replies[0].refusal
-		return nil
+	for _, r := range replies {
+		if r.refusal != "" {
+			seen.refusal = r.refusal
+			return nil
+		}
 	}
+	role, err := parseRole(replies[1].value)
+	if err != nil {
+		return err
+	}
+	seen.at, seen.role = at, &role
 	text, _ := replies[0].value.(string)
 	info, err := parseReplication(text)
 	if err != nil {

@@ -198,3 +198,28 @@ func TestObserverStopsAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// TestRoleBelongsToInfo: a node that changes sides between the round's ROLE and
+// INFO must not be seen as a master of its new master's history.
+func TestRoleBelongsToInfo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turned := false
+		observed, _ := watch(t, func(context.Context, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			go peer(theirs, func(command string) string {
+				switch {
+				case command == "INFO replication":
+					turned = true // between the two
+				case command == "ROLE" && !turned:
+					return "*3\r\n" + bulk("master") + ":1000000\r\n*0\r\n"
+				}
+				return replicaAnswers(command)
+			})
+			return ours, nil
+		})
+		o := <-observed
+		if o.info == nil || o.info.replID != histX || o.role == nil || o.role.role != RoleReplica || o.role.offset != 7 {
+			t.Errorf("seen as %+v with %+v", o.role, o.info)
+		}
+	})
+}

@@ -71,6 +71,7 @@ type replicationInfo struct {
 	replicas    []string    // HOST:PORT of the slaveN lines that can be connected to
 	slaveOffset repl.Offset // slave_repl_offset; where the link is down, that of the cached master, or 1 where there is none
 	unannounced bool        // replica_announced:0
+	relay       bool        // sluice_relay:1: it has no data to read
 }
 
 // parseReplication reads INFO replication.
@@ -98,6 +99,8 @@ func parseReplication(text string) (replicationInfo, error) {
 			if info.slaveOffset, err = repl.ParseOffset(value); err != nil {
 				return info, fmt.Errorf("parse INFO replication: %w", err)
 			}
+		case "sluice_relay":
+			info.relay = value == "1"
 		case "replica_announced":
 			info.unannounced = value == "0"
 		default:

@@ -11,9 +11,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// Static is the topology that hangs on a configured master: its replicas are
-// found by INFO and added to the configured ones, and whoever becomes master
-// among them is followed.
+// Static is the topology that hangs on a configured master, or on one that
+// Sentinel names: its replicas are found by INFO and added to the configured
+// ones, and whoever becomes master among them is followed.
 type Static struct {
 	cfg     Config
 	dial    dialFunc
@@ -29,6 +29,14 @@ type Static struct {
 	observers map[*member]*observer
 	observed  chan observation // from all observers
 	table     tableFetch
+	lostAt    time.Time // when the master was lost; zero while there is one
+
+	sentinelStates atomic.Pointer[[]SentinelState]
+
+	// Owned by Run, and empty without Sentinel.
+	sentinels sentinels
+	watchers  map[string]*sentinelWatcher
+	reported  chan *sentinelReport // from all watchers
 }
 
 type subscriber struct {
@@ -46,6 +54,9 @@ func NewStatic(c Config) *Static {
 		wake:      make(chan struct{}, 1),
 		observers: make(map[*member]*observer),
 		observed:  make(chan observation),
+		sentinels: sentinels{reports: make(map[string]*sentinelReport)},
+		watchers:  make(map[string]*sentinelWatcher),
+		reported:  make(chan *sentinelReport),
 	}
 	s.table.done = make(chan tableResult, 1)
 	s.tracker = newTracker(&s.cfg)
@@ -108,6 +119,7 @@ func (s *Static) Run(ctx context.Context) error {
 	defer cancel()
 	expire := time.NewTicker(s.cfg.DiscoverEvery)
 	defer expire.Stop()
+	s.watchSentinels(ctx, s.cfg.Sentinel.Addrs)
 	for {
 		s.startObservers(ctx)
 		s.publish(s.tracker.refresh())
@@ -117,6 +129,9 @@ func (s *Static) Run(ctx context.Context) error {
 			for _, m := range s.tracker.observe(o) {
 				m.node.askNow()
 			}
+			s.hurry(o)
+		case r := <-s.reported:
+			s.heard(ctx, r)
 		case now := <-expire.C:
 			s.drop(s.tracker.expire(now))
 		case r := <-s.table.done:
@@ -125,6 +140,26 @@ func (s *Static) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// hurryFor is how long after the loss of a master the nodes are asked at the
+// full pace of their observers.
+const hurryFor = 30 * time.Second
+
+// hurry has a node that answers asked again at once while there is no master:
+// any of them may be promoted, and writes wait.
+func (s *Static) hurry(o observation) {
+	t := s.tracker
+	switch {
+	case t.master == nil, t.master.serves():
+		s.lostAt = time.Time{}
+		return
+	case s.lostAt.IsZero():
+		s.lostAt = o.at
+	}
+	if m := t.byAddr[o.addr]; m != nil && o.err == nil && o.at.Sub(s.lostAt) < hurryFor {
+		m.node.askNow()
 	}
 }
 
@@ -159,8 +194,14 @@ func (s *Static) stopAll() {
 	for _, o := range s.observers {
 		o.cancel()
 	}
+	for _, w := range s.watchers {
+		w.cancel()
+	}
 	for _, o := range s.observers {
 		<-o.done
+	}
+	for _, w := range s.watchers {
+		<-w.done
 	}
 	if s.table.running {
 		<-s.table.done

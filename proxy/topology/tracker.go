@@ -12,11 +12,12 @@ import (
 // belongs to one goroutine.
 type tracker struct {
 	cfg        *Config
-	configured *member            // Config.Master
+	configured *member            // Config.Master, or whom Sentinel names; nil before it has
 	members    []*member          // observed now
 	byAddr     map[string]*member // the same
 	nodes      map[string]*Node   // every one ever made, also those dropped
 
+	hinted string      // whom the sentinels named last
 	master *member     // the last one known, up or not; nil before the first
 	replID repl.ReplID // its history when it last told
 	clock  *LagClock   // its offsets
@@ -33,7 +34,9 @@ func newTracker(cfg *Config) *tracker {
 		clock:  NewLagClock(2 * cfg.MaxLag),
 		view:   &View{},
 	}
-	t.configured = t.add(cfg.Master, true, time.Time{})
+	if cfg.Master != "" {
+		t.configured = t.add(cfg.Master, true, time.Time{})
+	}
 	for _, addr := range cfg.Replicas {
 		t.add(addr, true, time.Time{})
 	}
@@ -73,15 +76,9 @@ func (t *tracker) observe(o observation) (ask []*member) {
 	} else {
 		m.becomeUp(o)
 	}
-	before, history := t.master, t.replID
-	t.master = t.elect(o.at)
-	if t.master != nil && t.master.serves() {
-		t.replID = t.master.info.replID
-	}
-	historyChanged := t.master != before || t.replID != history
+	historyChanged := t.follow(o.at)
 	switch {
 	case historyChanged:
-		t.clock.Reset()
 		ask = t.members
 	case m.linkLost != lost && t.master != nil:
 		ask = []*member{t.master}
@@ -94,12 +91,48 @@ func (t *tracker) observe(o observation) (ask []*member) {
 	}
 	m.measure(t.clock, o.at, t.ours(m), t.cfg)
 	m.store(o)
+	if up := t.upstream(m); up != m.node.Follows() {
+		m.node.follows.Store(&up)
+	}
 	return ask
+}
+
+// follow elects anew and reports whether there is another master, or another
+// history of it.
+func (t *tracker) follow(now time.Time) bool {
+	before, history := t.master, t.replID
+	t.master = t.elect(now)
+	if t.master != nil && t.master.serves() {
+		t.replID = t.master.info.replID
+	}
+	if t.master == before && t.replID == history {
+		return false
+	}
+	t.clock.Reset()
+	return true
 }
 
 // ours reports whether m's data belongs to the master's history. Addresses
 // would not do: a replica may know its master by another name than we do.
 func (t *tracker) ours(m *member) bool { return !t.replID.IsZero() && m.info.replID == t.replID }
+
+// upstream names the node that m gets its stream from. A replica may know its
+// master by an address that means nothing here; then the node that lists the
+// replica is meant.
+func (t *tracker) upstream(m *member) string {
+	if m.role != RoleReplica || m.masterAddr == "" {
+		return ""
+	}
+	if up := t.byAddr[m.masterAddr]; up != nil {
+		return t.primary(up).node.Addr
+	}
+	for _, up := range t.members {
+		if up != m && up.up && t.primary(up) == up && slices.Contains(up.info.replicas, m.node.Addr) {
+			return up.node.Addr
+		}
+	}
+	return m.masterAddr
+}
 
 // learn adds the replicas that the nodes below the master list, down to the
 // last replica of a replica.
@@ -168,6 +201,8 @@ func (t *tracker) judge(m *member) why {
 		return whyRole
 	case m.role == RoleMaster:
 		return whyForeign
+	case m.info.relay:
+		return whyRelay
 	case m.link == linkSync:
 		return whySync
 	}
@@ -184,6 +219,8 @@ func (t *tracker) judge(m *member) why {
 		return whyForeign
 	case m.info.unannounced && !m.named:
 		return whyUnannounced
+	case m.vetoed:
+		return whySentinel
 	case !m.held.IsKnown():
 		return whyOffset
 	case m.overBytes:

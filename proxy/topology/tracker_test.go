@@ -109,6 +109,11 @@ func TestTransitions(t *testing.T) {
 			step{seen("b", replica("a", "connected", 120, histX), ping("LOADING Redis is loading")), "a | b(loading) c"},
 			step{seen("b", replica("a", "connected", 120, histX)), "a | b c"},
 		)},
+		{"another process at the same address, which may not tell its history", Config{}, story(
+			step{seen("b", down), "a | b(down) c"},
+			step{seen("b", master(500, histZ, ""), noInfo, func(o *observation) { o.runID = "" }), "a | b(not a replica of the master) c"},
+			step{seen("a", down), "- | a(down) b(not a replica of the master) c"},
+		)},
 		{"refusals", Config{}, story(
 			step{seen("b", refuse("BUSY Redis is busy"), ping("BUSY Redis is busy")), "a | b(busy with a script) c"},
 			step{seen("c", refuse("NOPERM no permissions to run the 'role' command")),
@@ -124,6 +129,12 @@ func TestTransitions(t *testing.T) {
 			step{seen("b", func(o *observation) {
 				o.role = &roleReply{role: RoleUnknown, offset: -1}
 			}), "a | b(neither master nor replica) c(not a replica of the master)"},
+		)},
+		{"a relay, even if named", Config{Replicas: []string{"c:1"}}, story(
+			step{seen("b", replica("a", "connected", 100, histX), func(o *observation) { o.info.relay = true }),
+				"a | b(a relay, which holds no data) c"},
+			step{seen("c", replica("a", "connected", 100, histX), func(o *observation) { o.info.relay, o.info.unannounced = true, true }),
+				"a | b(a relay, which holds no data) c(a relay, which holds no data)"},
 		)},
 		{"not announced, unless named", Config{Replicas: []string{"c:1"}}, story(
 			step{seen("b", replica("a", "connected", 100, histX), func(o *observation) { o.info.unannounced = true }),
@@ -278,6 +289,46 @@ func TestAViewIsMadeOnlyAtAChange(t *testing.T) {
 	}
 	if x := (&Node{Addr: "x:1"}); x.Offset() != repl.UnknownOffset || x.LagBytes() != -1 || x.LagSeconds() != -1 || x.Up() || !x.SampledAt().IsZero() {
 		t.Error("the zero Node knows something")
+	}
+}
+
+// TestLagGoesOnWhileDown: a replica that does not answer falls behind, from what
+// it last had; its verdict waits for an answer, and a promoted node's is unknown.
+func TestLagGoesOnWhileDown(t *testing.T) {
+	cfg := Config{Master: "a:1", MaxLagBytes: 500}
+	cfg.setDefaults()
+	tr := newTracker(&cfg)
+	feed := func(second int, o observation) {
+		o.at = time.Unix(1000+int64(second), 0)
+		tr.observe(o)
+	}
+	feed(0, seen("a", master(1000, histX, "", "b")))
+	feed(1, seen("b", replica("a", "connected", 1000, histX)))
+	b := tr.byAddr["b:1"].node
+	if b.LagBytes() != 0 || b.LagSeconds() != 0 {
+		t.Fatalf("before: %d bytes, %v s", b.LagBytes(), b.LagSeconds())
+	}
+	feed(2, seen("a", master(1700, histX, ""), noInfo))
+	feed(4, observation{addr: "b:1", err: errors.New("no answer")})
+	if b.LagBytes() != 700 || b.LagSeconds() != 2 || b.Offset() != repl.UnknownOffset || b.Up() {
+		t.Errorf("down: %d bytes, %v s, offset %d", b.LagBytes(), b.LagSeconds(), b.Offset())
+	}
+	if tr.byAddr["b:1"].overBytes {
+		t.Error("a lag that nobody has told was held against the replica")
+	}
+	feed(6, observation{addr: "b:1", err: errors.New("no answer")})
+	if b.LagSeconds() != 4 {
+		t.Errorf("down for longer: %v s", b.LagSeconds())
+	}
+	feed(7, seen("b", replica("a", "connected", 1700, histX)))
+	if b.LagBytes() != 0 || b.LagSeconds() != 0 {
+		t.Errorf("back: %d bytes, %v s", b.LagBytes(), b.LagSeconds())
+	}
+	feed(8, observation{addr: "b:1", err: errors.New("no answer")})
+	feed(9, seen("a", master(1800, histY, histX)))
+	feed(10, observation{addr: "b:1", err: errors.New("no answer")})
+	if b.LagBytes() != -1 || b.LagSeconds() != -1 {
+		t.Errorf("another history: %d bytes, %v s", b.LagBytes(), b.LagSeconds())
 	}
 }
 

@@ -23,6 +23,10 @@ type NodeState struct {
 	why why // what Reason was made from; a change of Reason's figures alone is no change
 }
 
+// IsRelay reports whether the node is a relay: it is no replica, whatever its ROLE
+// says, and never gets reads.
+func (a NodeState) IsRelay() bool { return a.why == whyRelay }
+
 // same reports whether a and b say the same but for the figures in Reason.
 func (a NodeState) same(b NodeState) bool {
 	return a.Node == b.Node && a.Role == b.Role && a.Up == b.Up && a.Reads == b.Reads && a.why == b.why
@@ -39,6 +43,7 @@ const (
 	whyBusy                   // it answers -BUSY: a script or function runs for too long
 	whyRefused                // it refuses what the observer asks: NOPERM, NOAUTH, …
 	whyRole                   // ROLE is neither master nor replica
+	whyRelay                  // it is a relay and holds no data
 	whySync                   // a full synchronisation is under way
 	whyLink                   // the replica's link to its master is down
 	whyForeign                // it is a master, or its history is another one than our master's
@@ -46,6 +51,7 @@ const (
 	whyOffset                 // connected, but without an offset
 	whyLagBytes               // too many bytes behind
 	whyLagTime                // too long behind
+	whySentinel               // most sentinels do not reach it
 )
 
 // reason words w for people.
@@ -65,6 +71,8 @@ func (m *member) reason(w why) string {
 		return "refused: " + m.refusal
 	case whyRole:
 		return "neither master nor replica"
+	case whyRelay:
+		return "a relay, which holds no data"
 	case whySync:
 		return "sync in progress"
 	case whyLink:
@@ -79,6 +87,8 @@ func (m *member) reason(w why) string {
 		return fmt.Sprintf("lag %d bytes over limit", m.lagBytes)
 	case whyLagTime:
 		return fmt.Sprintf("lag %.1f seconds over limit", m.lag.Seconds())
+	case whySentinel:
+		return "down for most sentinels"
 	}
 	return fmt.Sprintf("reason %d", w)
 }

@@ -1,0 +1,223 @@
+package proxy_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluice-io/sluice/proxy"
+	"github.com/sluice-io/sluice/resp/localredis"
+)
+
+// figureKeys is how many keys the load of the figures chooses from, each as
+// likely as any other.
+const figureKeys = 100_000
+
+// figures are of one run of a load.
+type figures struct {
+	rate      float64 // commands per second
+	replicas  float64 // part of the reads that replicas served
+	masterCPU float64 // of one core, by the master
+	roles     float64 // ROLE per second at the master
+	roleCPU   float64 // of one core, inside ROLE
+}
+
+// front1 starts a proxy with one loop and one listener in front of c's nodes.
+func (c *cluster) front1(t testing.TB, mode proxy.Consistency) (*cluster, *prometheus.Registry) {
+	reg := prometheus.NewRegistry()
+	p := &cluster{master: c.master, replicas: c.replicas}
+	p.front(t, func(o *proxy.Options) {
+		o.Loops = 1
+		o.Listeners[0].Consistency = mode
+		o.Registerer = reg
+		o.Logger = nil
+	})
+	return p, reg
+}
+
+// infoNumber returns a number of INFO: of the field, or of a part of it, as
+// "cmdstat_role:calls=".
+func infoNumber(t testing.TB, s *localredis.Server, section, field string) float64 {
+	t.Helper()
+	info, err := localredis.Do(s.Addr(), "INFO", section)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(info, "\n"+field)
+	if !ok {
+		return 0
+	}
+	number := strings.FieldsFunc(rest, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })[0]
+	v, err := strconv.ParseFloat(number, 64)
+	if err != nil {
+		t.Fatalf("%s of INFO %s: %v", field, section, err)
+	}
+	return v
+}
+
+// roleUsec returns the microseconds that a server has spent in ROLE.
+func roleUsec(t testing.TB, s *localredis.Server) float64 {
+	t.Helper()
+	calls := infoNumber(t, s, "commandstats", "cmdstat_role:calls=")
+	return infoNumber(t, s, "commandstats", fmt.Sprintf("cmdstat_role:calls=%.0f,usec=", calls))
+}
+
+// cpu returns the CPU time in seconds of a server's main thread.
+func cpu(t testing.TB, s *localredis.Server) float64 {
+	t.Helper()
+	return infoNumber(t, s, "cpu", "used_cpu_sys_main_thread:") + infoNumber(t, s, "cpu", "used_cpu_user_main_thread:")
+}
+
+// measure has clients read nine times of ten and write once, for d. With a pace
+// each client waits that long between two commands, so that two runs do the
+// same; without one they do what they can.
+func (c *cluster) measure(t testing.TB, reg *prometheus.Registry, clients int, pace, d time.Duration) (f figures) {
+	t.Helper()
+	var wg sync.WaitGroup
+	var done atomic.Int64
+	end := make(chan struct{})
+	conns := make([]*wire, clients)
+	for i := range conns {
+		var err error
+		if conns[i], err = dialWire(c.addr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r0, m0 := served(t, reg)
+	cpu0, roles0, usec0 := cpu(t, c.master), float64(calls(t, c.master, "role")), roleUsec(t, c.master)
+	began := time.Now()
+	for i, w := range conns {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(i), 11))
+			defer func() { _ = w.Close() }()
+			for {
+				select {
+				case <-end:
+					return
+				default:
+				}
+				key := "key:" + strconv.Itoa(rng.IntN(figureKeys))
+				cmd := []string{"GET", key}
+				if rng.IntN(10) == 0 {
+					cmd = []string{"SET", key, "a value of thirty-two bytes size"}
+				}
+				if _, err := w.do(cmd...); err != nil {
+					t.Error(err)
+					return
+				}
+				done.Add(1)
+				if pace > 0 {
+					time.Sleep(pace)
+				}
+			}
+		})
+	}
+	time.Sleep(d) // the length of the measurement
+	close(end)
+	wg.Wait()
+	took := time.Since(began).Seconds()
+	f.masterCPU = (cpu(t, c.master) - cpu0) / took
+	f.roles = (float64(calls(t, c.master, "role")) - roles0) / took
+	f.roleCPU = (roleUsec(t, c.master) - usec0) / 1e6 / took
+	r, m := served(t, reg)
+	f.rate = float64(done.Load()) / took
+	f.replicas = (r - r0) / max(1, r-r0+m-m0)
+	return f
+}
+
+func median(list []float64) float64 {
+	list = slices.Sorted(slices.Values(list))
+	return list[len(list)/2]
+}
+
+// TestReplicasServeCausalReads: nine reads to one write over many keys leave
+// nearly all reads to the replicas. SLUICE_FIGURES=1 measures in five rounds of
+// 3 s, in turn, what causal costs next to eventual; its figures need a machine
+// that does nothing else.
+func TestReplicasServeCausalReads(t *testing.T) {
+	rounds, length := 1, time.Second
+	if os.Getenv("SLUICE_FIGURES") != "" {
+		rounds, length = 5, 3*time.Second
+	}
+	c := newCluster(t, 2, func(o *proxy.Options) { o.Logger = nil })
+	modes := []proxy.Consistency{proxy.ConsistencyCausal, proxy.ConsistencyEventual}
+	var fronts [2]*cluster
+	var regs [2]*prometheus.Registry
+	for i, m := range modes {
+		fronts[i], regs[i] = c.front1(t, m)
+		c.warm(t, dialRaw(t, fronts[i].addr))
+	}
+	full, paced := [2][]figures{}, [2][]figures{}
+	for range rounds {
+		for i := range modes {
+			full[i] = append(full[i], fronts[i].measure(t, regs[i], 50, 0, length))
+		}
+		if rounds == 1 {
+			break
+		}
+		for i := range modes {
+			paced[i] = append(paced[i], fronts[i].measure(t, regs[i], 50, 5*time.Millisecond, length))
+		}
+	}
+	over := func(list []figures, of func(figures) float64) float64 {
+		var all []float64
+		for _, f := range list {
+			all = append(all, of(f))
+		}
+		return median(all)
+	}
+	share := over(full[0], func(f figures) float64 { return f.replicas })
+	t.Logf("causal: %.2f %% of the reads on replicas", 100*share)
+	for reason, n := range allRouted(t, regs[0]) {
+		t.Logf("  %s: %.0f", reason, n)
+	}
+	if share < 0.9 {
+		t.Errorf("replicas served %.1f %% of the reads, want 90 %%", 100*share)
+	}
+	if rounds == 1 {
+		return
+	}
+	var ratios, cost []float64
+	for n := range rounds {
+		ratios = append(ratios, full[0][n].rate/full[1][n].rate)
+		cost = append(cost, paced[0][n].masterCPU-paced[1][n].masterCPU)
+	}
+	for i, m := range modes {
+		t.Logf("%s: %.0f commands/s at full speed; paced to %.0f/s the master's CPU is %.2f %%, ROLE %.0f/s, %.3f %% inside ROLE", m,
+			over(full[i], func(f figures) float64 { return f.rate }), over(paced[i], func(f figures) float64 { return f.rate }),
+			100*over(paced[i], func(f figures) float64 { return f.masterCPU }), over(paced[i], func(f figures) float64 { return f.roles }),
+			100*over(paced[i], func(f figures) float64 { return f.roleCPU }))
+	}
+	t.Logf("medians of %d rounds: throughput causal/eventual %.3f; sampling and what else causal asks of the master costs it %.2f %% of a core",
+		rounds, median(ratios), 100*median(cost))
+}
+
+// allRouted returns the routing decisions by reason, those that were taken.
+func allRouted(t testing.TB, reg *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]float64)
+	for _, f := range families {
+		if f.GetName() != "sluice_proxy_routed_total" {
+			continue
+		}
+		for _, m := range f.Metric {
+			if v := m.Counter.GetValue(); v > 0 {
+				all[m.Label[0].GetValue()] = v
+			}
+		}
+	}
+	return all
+}
