@@ -22,12 +22,16 @@ const (
 
 // cli is the command line.
 type cli struct {
-	Serve   serveCmd   `cmd:"" help:"Run sluice in front of a Redis master and its replicas."`
-	Lab     labCmd     `cmd:"" help:"Start local redis-servers with sluice in front, to try it and to kill nodes."`
-	Status  statusCmd  `cmd:"" help:"Show the nodes of a running sluice: roles, offsets, lag, reads."`
-	Inspect inspectCmd `cmd:"" help:"Show what is in an RDB file: keys by type, database, expiry, size and prefix."`
-	Store   storeCmd   `cmd:"" help:"Look into a directory that a relay has captured to: list it, verify it."`
-	Version versionCmd `cmd:"" help:"Show the version."`
+	Serve    serveCmd    `cmd:"" help:"Run sluice in front of a Redis master and its replicas."`
+	Lab      labCmd      `cmd:"" help:"Start local redis-servers with sluice in front, to try it and to kill nodes."`
+	Doctor   doctorCmd   `cmd:"" help:"Look at a live master with its replicas and say what will hurt, with the setting to change."`
+	Status   statusCmd   `cmd:"" help:"Show the nodes of a running sluice: roles, offsets, lag, reads."`
+	Failover failoverCmd `cmd:"" help:"Hand the master's role to a replica, with writes held meanwhile: no error at any client."`
+	Inspect  inspectCmd  `cmd:"" help:"Show what is in an RDB file: keys by type, database, expiry, size and prefix."`
+	Tail     tailCmd     `cmd:"" help:"Show the replication stream that a relay has captured, command by command."`
+	Resync   resyncCmd   `cmd:"" help:"Sync a lagging or diverged replica in full from a relay, in place of the master."`
+	Store    storeCmd    `cmd:"" help:"Look into a directory that a relay has captured to: list it, verify it."`
+	Version  versionCmd  `cmd:"" help:"Show the version."`
 }
 
 // env is what a command has of the outside world.

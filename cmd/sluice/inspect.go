@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/sluice-io/sluice/rdbstream/inspect"
+	"github.com/sluice-io/sluice/syncer/store"
 )
 
 // inspectCmd is `sluice inspect`.
 type inspectCmd struct {
-	File      string  `arg:"" help:"The RDB file; - for standard input."`
+	File      string  `arg:"" help:"The RDB file, or the directory of a store for its newest base; - for standard input."`
 	JSON      bool    `name:"json" help:"Print JSON, with all numbers exact."`
 	Top       int     `help:"How many of the largest keys and prefixes to show." default:"10" placeholder:"N"`
 	PrefixSep string  `help:"What ends a prefix of a key's name." default:":" placeholder:"TEXT"`
@@ -38,7 +39,7 @@ func (c *inspectCmd) Run(e *env) error {
 	}
 	ctx, stop := e.untilSignal()
 	defer stop()
-	f, size, err := c.open(e)
+	f, size, err := c.open(ctx, e)
 	if err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func (c *inspectCmd) Run(e *env) error {
 }
 
 // open opens the file and returns its size in bytes, 0 if that is not known.
-func (c *inspectCmd) open(e *env) (io.ReadCloser, int64, error) {
+func (c *inspectCmd) open(ctx context.Context, e *env) (io.ReadCloser, int64, error) {
 	if c.File == "-" {
 		return io.NopCloser(e.stdin), 0, nil
 	}
@@ -84,15 +85,47 @@ func (c *inspectCmd) open(e *env) (io.ReadCloser, int64, error) {
 		return nil, 0, err // which names the file
 	}
 	st, err := f.Stat()
-	if err == nil && st.IsDir() {
-		err = usageError{fmt.Errorf("%s is a directory: name an RDB file", c.File)}
-	}
 	if err != nil {
 		_ = f.Close()
 		return nil, 0, err
 	}
+	if st.IsDir() {
+		_ = f.Close()
+		return openBase(ctx, c.File)
+	}
 	return f, st.Size(), nil
 }
+
+// openBase opens the newest base of the store in dir, which a running sluice may
+// use.
+func openBase(ctx context.Context, dir string) (io.ReadCloser, int64, error) {
+	st, err := store.OpenReadOnly(dir, store.Options{})
+	if errors.Is(err, os.ErrNotExist) {
+		err = usageError{fmt.Errorf("%s is a directory without a store: name an RDB file, or a relay's directory", dir)}
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	g := st.Current()
+	if g == nil || len(g.Bases()) == 0 {
+		return nil, 0, errors.Join(fmt.Errorf("%s: the store has no base yet", dir), st.Close())
+	}
+	b := g.Bases()[0]
+	r, err := g.OpenBase(ctx, b)
+	if err != nil {
+		return nil, 0, errors.Join(err, st.Close())
+	}
+	return storedBase{r, st}, b.Size, nil
+}
+
+// storedBase is an open base together with its store.
+type storedBase struct {
+	*store.BaseReader
+	st *store.Store
+}
+
+// Close closes both.
+func (s storedBase) Close() error { return errors.Join(s.BaseReader.Close(), s.st.Close()) }
 
 // report returns what to print.
 func (c *inspectCmd) report(r io.Reader) (string, error) {

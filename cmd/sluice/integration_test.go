@@ -466,6 +466,31 @@ func TestLabGoesOnWhenAReplicaDies(t *testing.T) {
 	l.interrupt(t)
 }
 
+// One replica at the master and one behind the relay: both are read from, and the
+// master serves one of them and the relay.
+func TestLabRelay(t *testing.T) {
+	l := startLab(t, "--relay")
+	if len(l.nodes) != 3 {
+		t.Fatalf("%d redis-servers, want a master and two replicas", len(l.nodes))
+	}
+	st := relayStatus(t, l.admin)
+	if st.Relay == nil || st.Relay.Downstream == nil || len(st.Relay.Downstream.Replicas) != 1 || st.Relay.Downstream.Replicas[0].Address != l.nodes[2].addr {
+		t.Fatalf("relay is %+v", st.Relay)
+	}
+	reads := map[string]bool{}
+	for _, n := range st.Nodes {
+		reads[n.Address] = n.Reads
+	}
+	if !reads[l.nodes[1].addr] || !reads[l.nodes[2].addr] || reads[st.Relay.Downstream.Address] {
+		t.Errorf("reads go to %v", reads)
+	}
+	info, err := localredis.Do(l.nodes[0].addr, "INFO", "replication")
+	if err != nil || !strings.Contains(info, "connected_slaves:2") {
+		t.Errorf("INFO of the master: %v\n%s", err, info)
+	}
+	l.interrupt(t)
+}
+
 func TestLabTakesFreePortsForTakenOnes(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

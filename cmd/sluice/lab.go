@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-io/sluice/cmd/sluice/internal/admin"
 	"github.com/sluice-io/sluice/cmd/sluice/internal/config"
 	"github.com/sluice-io/sluice/proxy"
 	"github.com/sluice-io/sluice/resp/localredis"
@@ -22,30 +23,34 @@ const (
 	maxLabReplicas = 50
 	labSyncTimeout = 30 * time.Second
 	labPollEvery   = 20 * time.Millisecond
+	labRelayPort   = 6390
 )
 
 // labCmd is `sluice lab`.
 type labCmd struct {
-	Replicas int `help:"Number of replicas (default ${default})." default:"2" placeholder:"N"`
-	Port     int `help:"Port of the master; the replicas get the next ones. A free port takes the place of one that is in use (default ${default})." default:"6401" placeholder:"PORT"`
+	Replicas int  `help:"Number of replicas (default ${default})." default:"2" placeholder:"N"`
+	Port     int  `help:"Port of the master; the replicas get the next ones. A free port takes the place of one that is in use (default ${default})." default:"6401" placeholder:"PORT"`
+	Relay    bool `help:"Have the last replica sync from sluice's relay in place of the master."`
 	config.ProxyFlags
 }
 
 // lab is a master, its replicas and a sluice, all of this process.
 type lab struct {
-	env     *env
-	dir     string
-	servers []*labServer // the master first
-	in      *instance
-	died    chan *labServer // servers that have ended by themselves
-	stopped chan struct{}   // closed when the end has begun
-	watches sync.WaitGroup  // of the goroutines that write to died
+	env       *env
+	dir       string
+	servers   []*labServer // the master first
+	in        *instance
+	relayPort int             // 0: no relay
+	died      chan *labServer // servers that have ended by themselves
+	stopped   chan struct{}   // closed when the end has begun
+	watches   sync.WaitGroup  // of the goroutines that write to died
 }
 
 // labServer is one redis-server of a lab.
 type labServer struct {
 	*localredis.Server
 	role string // "master" or "replica", as started
+	of   int    // port that a replica syncs from, as started
 }
 
 // Run runs the lab until a signal.
@@ -74,6 +79,9 @@ func (c *labCmd) config() (*config.Config, error) {
 	if c.Replicas < 0 || c.Replicas > maxLabReplicas {
 		return nil, fmt.Errorf("--replicas %d: must be 0 to %d", c.Replicas, maxLabReplicas)
 	}
+	if c.Relay && c.Replicas == 0 {
+		return nil, errors.New("--relay: needs a replica; give --replicas 1 or more")
+	}
 	if last := c.Port + c.Replicas; c.Port < 1 || last > 65535 {
 		return nil, fmt.Errorf("--port %d: must be 1 to %d with %d replicas", c.Port, 65535-c.Replicas, c.Replicas)
 	}
@@ -90,12 +98,21 @@ func (l *lab) start(ctx context.Context, c *labCmd, cfg *config.Config) (err err
 	if l.dir, err = os.MkdirTemp("", "sluice-lab-"); err != nil {
 		return fmt.Errorf("create the lab's directory: %w", err)
 	}
-	for i := range c.Replicas + 1 {
-		if err := l.startServer(ctx, c.Port+i); err != nil {
+	direct := c.Replicas
+	if c.Relay {
+		direct--
+	}
+	for i := range direct + 1 {
+		if err := l.startServer(ctx, c.Port+i, 0); err != nil {
 			return err
 		}
 	}
 	cfg.Master = l.servers[0].Addr()
+	if c.Relay {
+		if err := l.configureRelay(cfg); err != nil {
+			return err
+		}
+	}
 	cfg.Listeners = append(cfg.Listeners, config.Listener{Address: "unix:" + filepath.Join(l.dir, "sluice.sock")})
 	if err := cfg.Validate(); err != nil { // a long TMPDIR makes a long socket path
 		return err
@@ -103,15 +120,37 @@ func (l *lab) start(ctx context.Context, c *labCmd, cfg *config.Config) (err err
 	if l.in, err = startInstance(cfg, l.env.stderr); err != nil {
 		return err
 	}
+	if c.Relay {
+		if err := l.startServer(ctx, c.Port+c.Replicas, l.relayPort); err != nil {
+			return err
+		}
+	}
 	return l.waitInSync(ctx)
 }
 
-// startServer starts the next redis-server, on port if it is free.
-func (l *lab) startServer(ctx context.Context, port int) error {
+// configureRelay has cfg serve replicas on a port of its own.
+func (l *lab) configureRelay(cfg *config.Config) (err error) {
+	if l.relayPort = freeOrZero(labRelayPort); l.relayPort == 0 {
+		if l.relayPort, err = localredis.FreePort(); err != nil {
+			return err
+		}
+	}
+	cfg.Relay.Dir = filepath.Join(l.dir, "relay")
+	cfg.Relay.Listen = net.JoinHostPort("127.0.0.1", strconv.Itoa(l.relayPort))
+	return nil
+}
+
+// startServer starts the next redis-server, on port if it is free. A replica syncs
+// from the port of, or from the master if that is 0.
+func (l *lab) startServer(ctx context.Context, port, of int) error {
 	o := localredis.Options{Dir: filepath.Join(l.dir, "master"), Port: freeOrZero(port)}
 	s := &labServer{role: "master"}
 	if n := len(l.servers); n > 0 {
-		s.role, o.ReplicaOf = "replica", l.servers[0].Server
+		s.role, s.of = "replica", of
+		if of == 0 {
+			s.of = l.servers[0].Port()
+		}
+		o.Args = []string{"--replicaof", "127.0.0.1", strconv.Itoa(s.of)}
 		o.Dir = filepath.Join(l.dir, fmt.Sprintf("replica%d", n))
 	}
 	if err := os.Mkdir(o.Dir, 0o700); err != nil {
@@ -178,7 +217,7 @@ func (l *lab) waitInSync(ctx context.Context) error {
 		case <-l.in.admin.Done():
 			return l.in.failure()
 		case <-ctx.Done():
-			return fmt.Errorf("the replicas are not in sync after %s:\n%s", labSyncTimeout, statusTable(&st))
+			return fmt.Errorf("the replicas are not in sync after %s:\n%s", labSyncTimeout, statusTable(&admin.Status{Status: st}))
 		}
 	}
 }
@@ -188,7 +227,7 @@ func (l *lab) waitInSync(ctx context.Context) error {
 func (l *lab) inSync(st proxy.Status, offset int64) bool {
 	replicas := 0
 	for _, n := range st.Nodes {
-		if n.Role == "replica" && n.Up && (n.Reads || l.masterOnly()) && n.Offset >= max(0, offset) {
+		if n.Role == "replica" && n.Up && n.Address != l.in.cfg.Relay.Listen && (n.Reads || l.masterOnly()) && n.Offset >= max(0, offset) {
 			replicas++
 		}
 	}
@@ -241,7 +280,7 @@ func (l *lab) watch(ctx context.Context) error {
 func (l *lab) restartCommand(s *labServer) string {
 	cmd := fmt.Sprintf("redis-server --port %d --bind 127.0.0.1 --save ''", s.Port())
 	if s.role == "replica" {
-		cmd += fmt.Sprintf(" --replicaof 127.0.0.1 %d", l.servers[0].Port())
+		cmd += fmt.Sprintf(" --replicaof 127.0.0.1 %d", s.of)
 	}
 	return cmd
 }

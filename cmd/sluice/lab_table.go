@@ -29,8 +29,14 @@ func (l *lab) printTable() {
 		row("sluice", address, os.Getpid(), "clients connect here")
 	}
 	row("sluice", l.in.admin.Addr(), os.Getpid(), "metrics, health, status")
+	if l.relayPort != 0 {
+		row("sluice", l.in.cfg.Relay.Listen, os.Getpid(), fmt.Sprintf("replicas sync here: REPLICAOF 127.0.0.1 %d", l.relayPort))
+	}
 	for _, s := range l.servers {
 		what := "reads"
+		if l.relayPort != 0 && s.of == l.relayPort {
+			what = "reads, behind the relay"
+		}
 		if s.role == "master" {
 			what = "writes"
 		}
@@ -55,6 +61,9 @@ func (l *lab) suggestions(first net.Addr) string {
 		{fmt.Sprintf("redis-cli -p %d info commandstats", read.Port()), "what this node has answered"},
 		{"curl -s http://" + admin + "/metrics | grep ^sluice_", "lag, nodes, commands"},
 		{status + " --watch", "the same for people"},
+	}
+	if l.relayPort != 0 {
+		lines = append(lines, [2]string{fmt.Sprintf("redis-cli -p %d info replication", l.relayPort), "the relay, as a replica would say it"})
 	}
 	if read.role == "replica" {
 		lines = append(lines, [2]string{fmt.Sprintf("kill -9 %d", read.Pid()), "a replica dies: reads go on"})

@@ -53,7 +53,7 @@ func (o *output) String() string {
 }
 
 // waitFor returns the first whole line that contains text, once it is there.
-func (o *output) waitFor(t *testing.T, text string) string {
+func (o *output) waitFor(t testing.TB, text string) string {
 	t.Helper()
 	deadline := time.After(testTimeout)
 	for {
@@ -88,7 +88,7 @@ func start(args ...string) *inProcess {
 }
 
 // wait returns the exit code.
-func (p *inProcess) wait(t *testing.T) int {
+func (p *inProcess) wait(t testing.TB) int {
 	t.Helper()
 	select {
 	case code := <-p.code:
@@ -111,11 +111,11 @@ func TestUsage(t *testing.T) {
 		{"serve --help", exitOK, "--password-file", ""},
 		{"lab --help", exitOK, "(default 2)", ""},
 		{"nosuch", exitUsage, "", "nosuch"},
-		{"serve --sentinel x", exitUsage, "", "unknown flag --sentinel"},
+		{"serve --sentinel x", exitUsage, "", "must be NAME@HOST:PORT"},
 		{"serve --loops many --master h:1", exitUsage, "", "--loops"},
 		{"serve", exitUsage, "", "master: is missing; give HOST:PORT"},
-		{"serve --help", exitOK, "(default causal)", ""},
-		{"serve --master h:1 --consistency linearizable", exitUsage, "", `consistency: "linearizable": is not supported; allowed: causal, eventual, master`},
+		{"serve --help", exitOK, "causal, linearizable, eventual, master", ""},
+		{"serve --master h:1 --consistency strict", exitUsage, "", `consistency: "strict": is not supported; allowed: causal, linearizable, eventual, master`},
 		{"serve --config /nonexistent.yml", exitUsage, "", "/nonexistent.yml"},
 		{"lab --replicas=-1", exitUsage, "", "--replicas -1: must be 0 to 50"},
 		{"lab --port 65535", exitUsage, "", "--port 65535"},

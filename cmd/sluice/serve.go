@@ -1,12 +1,12 @@
 package main
 
 import (
-	"slices"
 	"syscall"
 
 	"go.uber.org/zap"
 
 	"github.com/sluice-io/sluice/cmd/sluice/internal/config"
+	"github.com/sluice-io/sluice/cmd/sluice/internal/sdnotify"
 )
 
 // serveCmd is `sluice serve`.
@@ -24,16 +24,25 @@ func (c *serveCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	in.tell(sdnotify.Ready("serving"))
+	relayFailed := in.relayFailed()
 	for {
 		select {
 		case sig := <-e.signals:
 			if sig == syscall.SIGHUP {
+				in.tell(sdnotify.Reloading())
 				c.reload(in)
+				in.tell(sdnotify.Ready("serving"))
 				continue
 			}
+			in.tell(sdnotify.Stopping())
 			in.log.Info("draining: no new clients, requests in flight are finished", zap.Stringer("signal", sig))
 			return in.close(e.signals)
-		case <-in.proxy.Done():
+		case <-relayFailed:
+			relayFailed = nil
+			in.log.Error("the master is captured no longer; clients are still served", zap.Error(in.relay.Err()))
+			continue
+		case <-in.failed():
 		case <-in.admin.Done():
 		}
 		err := in.failure()
@@ -43,31 +52,10 @@ func (c *serveCmd) Run(e *env) error {
 	}
 }
 
-// reload applies what can change while running: the log level. For the rest it
-// says what needs a restart. A bad configuration changes nothing.
-func (c *serveCmd) reload(in *instance) {
-	next, err := config.Load(c.Config, c.Flags)
+// tell logs that the service manager could not be told something: it may then
+// stop us, but until then clients are served.
+func (in *instance) tell(err error) {
 	if err != nil {
-		in.log.Error("reload failed: the old configuration stays in force", zap.Error(err))
-		return
+		in.log.Warn("the service manager is not told what sluice does; is NOTIFY_SOCKET right, and may it be used?", zap.Error(err))
 	}
-	keys := config.Changed(in.cfg, next)
-	if i := slices.Index(keys, "log.level"); i >= 0 {
-		level, err := zap.ParseAtomicLevel(next.Log.Level)
-		if err != nil {
-			in.log.Error("reload failed: the old configuration stays in force", zap.Error(err))
-			return
-		}
-		in.log.Info("reload: log level changed", zap.String("from", in.cfg.Log.Level), zap.String("to", next.Log.Level))
-		in.level.SetLevel(level.Level())
-		in.cfg.Log.Level = next.Log.Level
-		if keys = slices.Delete(keys, i, i+1); len(keys) == 0 {
-			return
-		}
-	}
-	if len(keys) == 0 {
-		in.log.Info("reload: nothing has changed", zap.String("config", c.Config))
-		return
-	}
-	in.log.Warn("reload: these keys have changed and need a restart; until then their old values stay in force", zap.Strings("keys", keys))
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // startRedis starts a redis-server for the test.
-func startRedis(t *testing.T, o localredis.Options) *localredis.Server {
+func startRedis(t testing.TB, o localredis.Options) *localredis.Server {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
@@ -34,21 +34,27 @@ func startRedis(t *testing.T, o localredis.Options) *localredis.Server {
 
 // listening is the log line that says that serve is up.
 type listening struct {
-	Listeners  []string `json:"listeners"`
-	Admin      string   `json:"admin"`
-	Loops      int      `json:"loops"`
-	GOMAXPROCS int      `json:"gomaxprocs"`
+	Listeners []string `json:"listeners"`
+	Admin     string   `json:"admin"`
+	Relay     string   `json:"relay"`
+	Loops     int      `json:"loops"`
+	CPUs      int      `json:"cpus"`
 }
 
 // startServe runs serve on free ports and returns what it listens on.
-func startServe(t *testing.T, args ...string) (*inProcess, listening) {
+func startServe(t testing.TB, args ...string) (*inProcess, listening) {
 	t.Helper()
 	p := start(append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"}, args...)...)
-	var l listening
+	return p, awaitListening(t, p)
+}
+
+// awaitListening reads from the log, which must be JSON, what serve listens on.
+func awaitListening(t testing.TB, p *inProcess) (l listening) {
+	t.Helper()
 	if err := json.Unmarshal([]byte(p.stderr.waitFor(t, "sluice is listening")), &l); err != nil {
 		t.Fatal(err)
 	}
-	return p, l
+	return l
 }
 
 // get returns the status code of an admin page.
@@ -64,7 +70,7 @@ func get(t *testing.T, url string) int {
 }
 
 // within polls ok, which asks another process, until it holds.
-func within(t *testing.T, what string, ok func() bool) {
+func within(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -78,7 +84,7 @@ func within(t *testing.T, what string, ok func() bool) {
 func TestServeUntilSIGTERM(t *testing.T) {
 	master := startRedis(t, localredis.Options{})
 	p, l := startServe(t, "--master", master.Addr(), "--loops", "1")
-	if l.Loops != 1 || l.GOMAXPROCS < 1 || len(l.Listeners) != 1 {
+	if l.Loops != 1 || l.CPUs < 1 || len(l.Listeners) != 1 {
 		t.Errorf("logged %+v", l)
 	}
 	within(t, "/readyz is 200", func() bool { return get(t, "http://"+l.Admin+"/readyz") == http.StatusOK })
@@ -151,7 +157,8 @@ func TestServeReload(t *testing.T) {
 	write("no such key: 1\n" + good)
 	hup("the old configuration stays in force", "sluice.yml:1:1", "unknown key")
 	write(good + "max_lag: 1s\nlimits: {max_clients: 7}\n")
-	hup("need a restart", `"keys":["max_lag","limits.max_clients"]`)
+	hup("need a restart", `"keys":["max_lag"]`)
+	p.stderr.waitFor(t, `"keys":["limits.max_clients"]`)
 	write(good + "log: {level: error}\n")
 	hup("log level changed", `"from":"info","to":"error"`)
 	write(good + "max_lag: 2s\nlog: {level: error}\n")

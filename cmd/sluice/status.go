@@ -11,25 +11,22 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/sluice-io/sluice/cmd/sluice/internal/admin"
-	"github.com/sluice-io/sluice/proxy"
 )
 
 const (
 	statusTimeout = 5 * time.Second
 	watchEvery    = time.Second
 	maxStatusSize = 16 << 20 // bytes; a thousand nodes take some hundred kilobytes
-	clearScreen   = "\x1b[H\x1b[2J"
 )
 
 // statusCmd is `sluice status`.
 type statusCmd struct {
 	Admin string `help:"The admin address of the running sluice." placeholder:"HOST:PORT" default:"${admin}"`
 	JSON  bool   `name:"json" help:"Print /api/status as it is; with --watch one line each time."`
-	Watch bool   `help:"Show it again each second until Ctrl-C."`
+	Watch bool   `help:"Show it again each second until q or Ctrl-C."`
 }
 
 // Run prints the status once, or each second until a signal.
@@ -37,19 +34,24 @@ func (c *statusCmd) Run(e *env) error {
 	ctx, stop := e.untilSignal()
 	defer stop()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: statusTimeout}
-	out, err := c.once(ctx, client)
+	terminal := terminalOf(e.stdout)
+	out, err := c.once(ctx, client, terminal)
 	if err != nil || !c.Watch {
 		e.printf("%s", out)
 		return err
 	}
-	redraw := !c.JSON && isTerminal(e.stdout)
+	if terminal != nil && !c.JSON {
+		return c.watchTerminal(ctx, e, client, terminal)
+	}
+	return c.watchPipe(ctx, e, client, out)
+}
+
+// watchPipe prints out, and then one status after the other.
+func (c *statusCmd) watchPipe(ctx context.Context, e *env, client *http.Client, out string) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
-		switch {
-		case redraw:
-			out = clearScreen + out
-		case !c.JSON:
+		if !c.JSON {
 			out += "\n"
 		}
 		e.printf("%s", out)
@@ -58,7 +60,8 @@ func (c *statusCmd) Run(e *env) error {
 			return nil
 		case <-tick.C:
 		}
-		if out, err = c.once(ctx, client); ctx.Err() != nil {
+		var err error
+		if out, err = c.once(ctx, client, nil); ctx.Err() != nil {
 			return nil
 		} else if err != nil && c.JSON { // keep what reads standard output in JSON
 			_, _ = fmt.Fprintln(e.stderr, err)
@@ -68,11 +71,16 @@ func (c *statusCmd) Run(e *env) error {
 	}
 }
 
-// once asks once and returns what to print.
-func (c *statusCmd) once(ctx context.Context, client *http.Client) (string, error) {
+// once asks once and returns what to print, on terminal if that is not nil.
+func (c *statusCmd) once(ctx context.Context, client *http.Client, terminal *os.File) (string, error) {
 	body, st, err := fetchStatus(ctx, client, c.Admin)
 	if err != nil {
 		return "", err
+	}
+	if !c.JSON && terminal != nil {
+		l := terminalLook(terminal)
+		l.height, l.events = 0, onceEvents
+		return statusScreen(st, l), nil
 	}
 	if !c.JSON {
 		return statusTable(st), nil
@@ -86,11 +94,16 @@ func (c *statusCmd) once(ctx context.Context, client *http.Client) (string, erro
 	return strings.TrimRight(b.String(), "\n") + "\n", err
 }
 
+// adminURL returns the address of a page of the admin server at addr.
+func adminURL(addr, path string) string {
+	return "http://" + strings.TrimSuffix(strings.TrimPrefix(addr, "http://"), "/") + path
+}
+
 // fetchStatus asks the admin server at addr (HOST:PORT) for its status and
 // returns it as sent and decoded.
-func fetchStatus(ctx context.Context, client *http.Client, addr string) ([]byte, *proxy.Status, error) {
-	page := "http://" + strings.TrimSuffix(strings.TrimPrefix(addr, "http://"), "/") + admin.StatusPath
-	fail := func(err error) ([]byte, *proxy.Status, error) {
+func fetchStatus(ctx context.Context, client *http.Client, addr string) ([]byte, *admin.Status, error) {
+	page := adminURL(addr, admin.StatusPath)
+	fail := func(err error) ([]byte, *admin.Status, error) {
 		return nil, nil, fmt.Errorf("get %s: %w", page, err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil)
@@ -113,34 +126,11 @@ func fetchStatus(ctx context.Context, client *http.Client, addr string) ([]byte,
 	if resp.StatusCode != http.StatusOK {
 		return fail(fmt.Errorf("it answers %s; is that the admin address of a sluice?", resp.Status))
 	}
-	st := new(proxy.Status)
+	st := new(admin.Status)
 	if err := json.Unmarshal(body, st); err != nil {
 		return fail(fmt.Errorf("its answer is no status; is that the admin address of a sluice? %w", err))
 	}
 	return body, st, nil
-}
-
-// statusTable renders the status for people.
-func statusTable(st *proxy.Status) string {
-	var b strings.Builder
-	_, _ = fmt.Fprintf(&b, "ready %s   epoch %d   clients %d   listening on %s\n",
-		yesNo(st.Ready), st.Epoch, st.Clients, strings.Join(st.Listeners, ", "))
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "NODE\tROLE\tUP\tREADS\tOFFSET\tLAG BYTES\tLAG SECONDS\tCOMMANDS\tREASON")
-	for _, n := range st.Nodes {
-		seconds := "-"
-		if n.LagSeconds >= 0 {
-			seconds = fmt.Sprintf("%.3f", n.LagSeconds)
-		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", n.Address, n.Role, yesNo(n.Up), yesNo(n.Reads),
-			known(n.Offset), known(n.LagBytes), seconds, n.Commands, n.Reason)
-	}
-	_ = w.Flush() // a strings.Builder does not fail
-	lines := strings.Split(b.String(), "\n")
-	for i := range lines {
-		lines[i] = strings.TrimRight(lines[i], " ")
-	}
-	return strings.Join(lines, "\n")
 }
 
 func yesNo(b bool) string {

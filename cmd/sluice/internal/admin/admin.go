@@ -2,8 +2,12 @@
 //
 //	/metrics       Prometheus
 //	/healthz       200 while the process lives
-//	/readyz        200 when a master answers and no drain has begun, else 503 and why
-//	/api/status    proxy.Status as JSON
+//	/readyz        200 when a master answers and no drain has begun, else 503 and
+//	               why; of a relay alone: when a base is stored
+//	/status        the page for people
+//	/api/status    Status as JSON; /api/status/stream the same each second, as
+//	               server-sent events
+//	/api/failover  POST: a planned failover, told step by step; from this machine only
 //	/debug/pprof/  Go's profiles
 //
 // It has no authentication and shows no secrets; it listens on loopback unless
@@ -18,7 +22,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,10 +48,19 @@ const (
 // Options of a [Server]; all but Logger are needed.
 type Options struct {
 	Listen   string              // HOST:PORT
-	Status   func() proxy.Status // called by any goroutine
+	Status   func() Status       // called by any goroutine
 	Gatherer prometheus.Gatherer // what /metrics shows
 	Logger   *zap.Logger         // nil logs nothing
+
+	Version     string        // shown to people
+	SampleEvery time.Duration // how often the status is looked at for the history; 0 for DefaultSampleEvery
+
+	// Failover carries out a planned failover; nil where there is no proxy.
+	Failover func(context.Context, proxy.SwitchRequest) error
 }
+
+// DefaultSampleEvery is the pace of the history and of the stream.
+const DefaultSampleEvery = time.Second
 
 // Server serves the pages until Close. Its methods may be called by any
 // goroutine; Start once.
@@ -56,14 +69,21 @@ type Server struct {
 	http     *http.Server
 	listener net.Listener
 	draining atomic.Bool
-	done     chan struct{} // closed when the serving goroutine has ended
-	err      error         // why it ended; valid once done is closed
+	recorder recorder
+	hub      hub
+	sampler  sync.WaitGroup
+	cancel   context.CancelFunc // ends the sampler
+	done     chan struct{}      // closed when the serving goroutine has ended
+	err      error              // why it ended; valid once done is closed
 }
 
 // New returns a server that does not listen yet.
 func New(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
+	}
+	if o.SampleEvery <= 0 {
+		o.SampleEvery = DefaultSampleEvery
 	}
 	s := &Server{opt: o, done: make(chan struct{})}
 	s.http = &http.Server{
@@ -73,6 +93,7 @@ func New(o Options) *Server {
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          zap.NewStdLog(o.Logger.Named("admin")),
 	}
+	s.http.RegisterOnShutdown(s.hub.close) // streams do not end by themselves
 	return s
 }
 
@@ -85,13 +106,18 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.HandleFunc("GET "+StatusPath, s.status)
+	mux.HandleFunc("GET "+StreamPath, s.stream)
+	handlePage(mux)
+	if s.opt.Failover != nil {
+		mux.HandleFunc("POST "+FailoverPath, s.failover)
+	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		plain(w, http.StatusOK, "sluice: /metrics /healthz /readyz "+StatusPath+" /debug/pprof/")
+		plain(w, http.StatusOK, "sluice: "+PagePath+" /metrics /healthz /readyz "+StatusPath+" /debug/pprof/")
 	})
 	return mux
 }
@@ -104,6 +130,9 @@ func (s *Server) Start() error {
 		return fmt.Errorf("listen for admin on %s: %w", s.opt.Listen, err)
 	}
 	s.listener = l
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.sampler.Go(func() { s.sample(ctx) })
 	go func() {
 		defer close(s.done)
 		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -128,13 +157,15 @@ func (s *Server) Err() error { return s.err }
 func (s *Server) Drain() { s.draining.Store(true) }
 
 // Close ends the requests in flight gracefully until ctx is done, then by force,
-// and waits for the serving goroutine. Start must have succeeded.
+// and waits for all that Start began. Streams are ended at once. Start must have succeeded.
 func (s *Server) Close(ctx context.Context) error {
 	err := s.http.Shutdown(ctx)
 	if err != nil { // ctx ended first: a running profile, say
 		err = s.http.Close()
 	}
 	<-s.done
+	s.cancel()
+	s.sampler.Wait()
 	if err != nil {
 		return fmt.Errorf("close admin on %s: %w", s.listener.Addr(), err)
 	}
@@ -148,31 +179,20 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	}
 	st := s.opt.Status()
 	if st.Ready {
-		plain(w, http.StatusOK, "ok")
+		plain(w, http.StatusOK, st.ready())
 		return
 	}
-	plain(w, http.StatusServiceUnavailable, notReady(st))
+	plain(w, http.StatusServiceUnavailable, st.notReady())
 }
 
-// notReady says why, node by node.
-func notReady(st proxy.Status) string {
-	var b strings.Builder
-	b.WriteString("not ready: no master is known that answers")
-	for _, n := range st.Nodes {
-		up := "down"
-		if n.Up {
-			up = "up"
-		}
-		fmt.Fprintf(&b, "\n%s: role %s, %s", n.Address, n.Role, up)
-		if n.Reason != "" {
-			fmt.Fprintf(&b, ", %s", n.Reason)
-		}
-	}
-	return b.String()
+// report completes what the parts tell.
+func (s *Server) report(st Status) Status {
+	st.Time, st.Version, st.Draining, st.Lately = time.Now(), s.opt.Version, s.draining.Load(), s.recorder.lately()
+	return st
 }
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
-	b, err := json.MarshalIndent(s.opt.Status(), "", "  ")
+	b, err := json.MarshalIndent(s.report(s.opt.Status()), "", "  ")
 	if err != nil { // NaN, the one thing that encoding/json refuses here
 		plain(w, http.StatusInternalServerError, fmt.Sprintf("encode status: %v", err))
 		return

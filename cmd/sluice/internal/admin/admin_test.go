@@ -18,16 +18,19 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluice-io/sluice/proxy"
+	"github.com/sluice-io/sluice/syncer"
+	"github.com/sluice-io/sluice/syncer/repl"
+	"github.com/sluice-io/sluice/syncer/upstream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // newServer returns a server that shows what status holds.
-func newServer(t *testing.T, status *atomic.Pointer[proxy.Status]) *Server {
+func newServer(t *testing.T, status *atomic.Pointer[Status]) *Server {
 	t.Helper()
 	return New(Options{
 		Listen:   "127.0.0.1:0",
-		Status:   func() proxy.Status { return *status.Load() },
+		Status:   func() Status { return *status.Load() },
 		Gatherer: NewRegistry("v1", "abc", "go1"),
 	})
 }
@@ -40,8 +43,8 @@ func get(t *testing.T, h http.Handler, path string) (int, string) {
 }
 
 func TestPages(t *testing.T) {
-	var status atomic.Pointer[proxy.Status]
-	status.Store(&proxy.Status{})
+	var status atomic.Pointer[Status]
+	status.Store(&Status{})
 	h := newServer(t, &status).Handler()
 	for _, tc := range []struct {
 		path string
@@ -70,9 +73,9 @@ func TestPages(t *testing.T) {
 }
 
 func TestReadiness(t *testing.T) {
-	var status atomic.Pointer[proxy.Status]
-	status.Store(&proxy.Status{Nodes: []proxy.NodeStatus{
-		{Address: "h:1", Role: "unknown", Reason: "connection refused"}, {Address: "h:2", Role: "replica", Up: true}}})
+	var status atomic.Pointer[Status]
+	status.Store(&Status{Status: proxy.Status{Nodes: []proxy.NodeStatus{
+		{Address: "h:1", Role: "unknown", Reason: "connection refused"}, {Address: "h:2", Role: "replica", Up: true}}}})
 	s := newServer(t, &status)
 	h := s.Handler()
 	code, body := get(t, h, "/readyz")
@@ -80,9 +83,22 @@ func TestReadiness(t *testing.T) {
 	if code != 503 || body != want {
 		t.Errorf("without a master: %d %q, want 503 %q", code, body, want)
 	}
-	status.Store(&proxy.Status{Ready: true})
+	status.Store(&Status{Status: proxy.Status{Ready: true}})
 	if code, body := get(t, h, "/readyz"); code != 200 || body != "ok\n" {
 		t.Errorf("with a master: %d %q, want 200", code, body)
+	}
+	relay := syncer.Status{Reason: "no base is stored yet"}
+	status.Store(&Status{Status: proxy.Status{Ready: true, Listeners: []string{"tcp h:1"}}, Relay: &relay})
+	if code, body := get(t, h, "/readyz"); code != 200 || body != "ok\nrelay: not ready: no base is stored yet\n" {
+		t.Errorf("a proxy beside a relay without a base: %d %q, want 200", code, body)
+	}
+	status.Store(&Status{Relay: &relay})
+	if code, body := get(t, h, "/readyz"); code != 503 || body != "not ready: relay: no base is stored yet\n" {
+		t.Errorf("a relay alone, without a base: %d %q, want 503", code, body)
+	}
+	status.Store(&Status{Status: proxy.Status{Ready: true}, Relay: &syncer.Status{Ready: true}})
+	if code, _ := get(t, h, "/readyz"); code != 200 {
+		t.Errorf("a relay alone: %d, want 200", code)
 	}
 	s.Drain()
 	if code, body := get(t, h, "/readyz"); code != 503 || !strings.Contains(body, "draining") {
@@ -93,24 +109,30 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
-func TestStatusIsTheProxys(t *testing.T) {
-	want := proxy.Status{Ready: true, Epoch: 7, Clients: 3, Listeners: []string{"tcp 127.0.0.1:6380"},
-		Nodes: []proxy.NodeStatus{{Address: "h:1", Role: "master", Up: true, Offset: 1 << 60, LagBytes: -1, LagSeconds: 0.25, Commands: 1 << 63}}}
-	var status atomic.Pointer[proxy.Status]
+func TestStatusIsThatOfTheParts(t *testing.T) {
+	want := Status{Status: proxy.Status{Ready: true, Epoch: 7, Clients: 3, Listeners: []string{"tcp 127.0.0.1:6380"},
+		Nodes: []proxy.NodeStatus{{Address: "h:1", Role: "master", Up: true, Offset: 1 << 60, LagBytes: -1, LagSeconds: 0.25, Commands: 1 << 63}}}}
+	want.Relay = &syncer.Status{Ready: true, Link: upstream.Status{State: "connected", Acked: 5},
+		Store: syncer.StoreStatus{Dir: "/d", State: "writable", Head: 1, Current: 1, Committed: 7, Base: &syncer.BaseStatus{Offset: 3, Source: "master h:1"}}}
+	var status atomic.Pointer[Status]
 	status.Store(&want)
 	code, body := get(t, newServer(t, &status).Handler(), StatusPath)
-	var got proxy.Status
+	var got Status
 	if err := json.Unmarshal([]byte(body), &got); err != nil || code != 200 {
 		t.Fatalf("%d, %v: %s", code, err, body)
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if got.Time.IsZero() {
+		t.Error("the answer has no time")
+	}
+	got.Time = time.Time{}
+	if d := cmp.Diff(want, got, cmp.Comparer(repl.History.Equal)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 }
 
 func TestAddressInUse(t *testing.T) {
-	var status atomic.Pointer[proxy.Status]
-	status.Store(&proxy.Status{})
+	var status atomic.Pointer[Status]
+	status.Store(&Status{})
 	first := newServer(t, &status)
 	if err := first.Start(); err != nil {
 		t.Fatal(err)
@@ -127,10 +149,10 @@ func TestAddressInUse(t *testing.T) {
 // A request in flight is answered before Close returns.
 func TestCloseIsGraceful(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
-	s := New(Options{Listen: "127.0.0.1:0", Gatherer: prometheus.NewRegistry(), Status: func() proxy.Status {
+	s := New(Options{Listen: "127.0.0.1:0", Gatherer: prometheus.NewRegistry(), SampleEvery: time.Hour, Status: func() Status {
 		close(entered)
 		<-release
-		return proxy.Status{Epoch: 42}
+		return Status{Status: proxy.Status{Epoch: 42}}
 	}})
 	if err := s.Start(); err != nil {
 		t.Fatal(err)
@@ -168,10 +190,10 @@ func TestCloseIsGraceful(t *testing.T) {
 // A request that does not end cannot hold Close up for longer than its context.
 func TestCloseEndsByForce(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
-	s := New(Options{Listen: "127.0.0.1:0", Gatherer: prometheus.NewRegistry(), Status: func() proxy.Status {
+	s := New(Options{Listen: "127.0.0.1:0", Gatherer: prometheus.NewRegistry(), SampleEvery: time.Hour, Status: func() Status {
 		close(entered)
 		<-release
-		return proxy.Status{}
+		return Status{}
 	}})
 	if err := s.Start(); err != nil {
 		t.Fatal(err)

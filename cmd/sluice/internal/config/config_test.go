@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluice-io/sluice/proxy"
+	"github.com/sluice-io/sluice/proxy/topology"
 )
 
 const example = "../../../../deploy/sluice.example.yml"
@@ -27,6 +28,15 @@ func write(t *testing.T, text string) string {
 	return path
 }
 
+func mustOptions(t *testing.T, c *Config) proxy.Options {
+	t.Helper()
+	o, err := c.ProxyOptions(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
 func TestExampleIsTheDefault(t *testing.T) {
 	got, err := Load(example, Flags{})
 	if err != nil {
@@ -34,7 +44,9 @@ func TestExampleIsTheDefault(t *testing.T) {
 	}
 	want := Default()
 	want.Master = "127.0.0.1:6379" // the one key without a default
-	want.Replicas = []string{}
+	want.Replicas, want.Users, want.Zones = []string{}, []User{}, map[string][]string{}
+	want.Sentinel.Addresses = []string{}
+	want.Listeners[0].TrustedProxies = []string{}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("deploy/sluice.example.yml differs from Default (-default +example):\n%s", d)
 	}
@@ -50,7 +62,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 		t.Fatalf("only %d keys found in Config: %v", len(keys), keys)
 	}
 	for _, key := range keys {
-		if !regexp.MustCompile(`(?m)^ *(- )?` + key + `:`).Match(src) {
+		if !regexp.MustCompile(`(?m)^ *(# )? *(- )?` + key + `:`).Match(src) {
 			t.Errorf("deploy/sluice.example.yml lacks the key %s", key)
 		}
 	}
@@ -79,11 +91,14 @@ func yamlKeys(t *testing.T, typ reflect.Type) (keys []string) {
 func TestFileErrorsNameThePlace(t *testing.T) {
 	for _, tc := range []struct{ name, src, want string }{
 		{"unknown key", "master: a:1\nlimits:\n  max_client: 5\n", `:3:3: unknown key "max_client"`},
-		{"key of a later version", "sentinel: x\n", `:1:1: unknown key "sentinel"`},
-		{"unknown key in a list", "listeners:\n- address: :1\n  tls: x\n", `:3:3: unknown key "tls"`},
+		{"unknown key of a group", "sentinel:\n  nodes: []\n", `:2:3: unknown key "nodes"`},
+		{"unknown key in a list", "listeners:\n- address: :1\n  tsl: x\n", `:3:3: unknown key "tsl"`},
+		{"unknown key in a group in a list", "listeners:\n- address: :1\n  tls:\n    cert: x\n", `:4:5: unknown key "cert"`},
+		{"yes or no", "upstream:\n  tls:\n    enabled: maybe\n", ":3:14: true or false is expected here"},
 		{"twice", "master: a:1\nmaster: b:1\n", `:2:1: mapping key "master" already defined`},
 		{"number", "loops: many\n", ":1:8: a whole number is expected here"},
 		{"list", "replicas: a:1\n", ":1:11: "},
+		{"fraction", "relay:\n  base_refresh: half\n", ":2:17: a number is expected here"},
 		{"group", "limits: 5\n", ":1:9: "},
 		{"scalar", "master: [a]\n", ":1:9: a single value is expected here"},
 		{"size", "max_lag_bytes: 5 parsecs\n", `:1:16: size "5 parsecs": want`},
@@ -132,10 +147,22 @@ func TestValidateNamesTheField(t *testing.T) {
 		{`master: ":6379": must be HOST:PORT`, func(c *Config) { c.Master = ":6379" }},
 		{`master: "h:0": must end with a port`, func(c *Config) { c.Master = "h:0" }},
 		{`replicas[1]: "h:x": must end with a port`, func(c *Config) { c.Replicas = []string{"h:1", "h:x"} }},
-		{`consistency: "linearizable": is not supported; allowed: causal, eventual, master`, func(c *Config) { c.Consistency = "linearizable" }},
+		{`zones.a[1]: "h": must be HOST:PORT`, func(c *Config) { c.Zones = map[string][]string{"a": {"h:1", "h"}} }},
+		{`zones.b[0]: "h:1": is in zone a already`, func(c *Config) { c.Zones = map[string][]string{"a": {"h:1"}, "b": {"h:1"}} }},
+		{`zone: "a": means nothing without zones`, func(c *Config) { c.Zone = "a" }},
+		{`consistency: "strict": is not supported; allowed: causal, linearizable, eventual, master`, func(c *Config) { c.Consistency = "strict" }},
 		{`consistency: is not supported`, func(c *Config) { c.Consistency = "" }},
 		{`read_from: "slave": is not supported; allowed: replica, master, nearest`, func(c *Config) { c.ReadFrom = "slave" }},
-		{"listeners: is empty", func(c *Config) { c.Listeners = nil }},
+		{"listeners: is empty, and there is no relay either", func(c *Config) { c.Listeners = nil }},
+		{`relay.announce_port: "65536"`, func(c *Config) { c.Relay.AnnouncePort = 65536 }},
+		{`relay.base_from: "slave": is not supported; allowed: auto, replica, master`, func(c *Config) { c.Relay.BaseFrom = "slave" }},
+		{`relay.base_refresh: "0": must be more than 0`, func(c *Config) { c.Relay.BaseRefresh = 0 }},
+		{`relay.base_refresh_min: "0"`, func(c *Config) { c.Relay.BaseRefreshMin = 0 }},
+		{`relay.ack: "sent": is not supported; allowed: received, fsynced`, func(c *Config) { c.Relay.Ack = "sent" }},
+		{`relay.buffer: "1kb": must be at least 1mb`, func(c *Config) { c.Relay.Buffer = 1 << 10 }},
+		{`relay.fsync: "often": is not supported; allowed: always, everysec, no`, func(c *Config) { c.Relay.Fsync = "often" }},
+		{`relay.retain_age: "-1s"`, func(c *Config) { c.Relay.RetainAge = Duration(-time.Second) }},
+		{`relay.retain_generations: "-1s"`, func(c *Config) { c.Relay.RetainGenerations = Duration(-time.Second) }},
 		{`listeners[0].address: "6380": must be HOST:PORT`, func(c *Config) { c.Listeners[0].Address = "6380" }},
 		{`listeners[0].address: "unix:": must be unix: and a path`, func(c *Config) { c.Listeners[0].Address = "unix:" }},
 		{"a path of 1 to", func(c *Config) { c.Listeners[0].Address = "unix:/" + strings.Repeat("x", 200) }},
@@ -241,7 +268,7 @@ func TestPasswordSources(t *testing.T) {
 			if got := string(c.Upstream.Password); got != tc.want {
 				t.Errorf("password %q, want %q", got, tc.want)
 			}
-			if got := c.ProxyOptions(nil, nil).Password; got != tc.want {
+			if got := mustOptions(t, c).Password; got != tc.want {
 				t.Errorf("the proxy gets the password %q, want %q", got, tc.want)
 			}
 		})
@@ -264,7 +291,7 @@ denied_commands: [SHUTDOWN, "config|set"]
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := c.ProxyOptions(nil, nil)
+	o := mustOptions(t, c)
 	want := []proxy.Listener{
 		{Network: "tcp", Address: ":1", Consistency: proxy.DefaultConsistency, ReadFrom: "nearest"},
 		{Network: "unix", Address: "/s", Consistency: "master", ReadFrom: "master"},
@@ -280,12 +307,56 @@ denied_commands: [SHUTDOWN, "config|set"]
 	v := reflect.ValueOf(o)
 	for i := range v.NumField() {
 		switch name := v.Type().Field(i).Name; name {
-		case "Loops", "Replicas", "User", "Password", "IdleTimeout", "Logger", "Registerer":
+		case "Loops", "Replicas", "Sentinel", "User", "Password", "TLS", "Users", "RefusalRest", "Zone", "IdleTimeout", "Logger", "Registerer":
 		default:
 			if v.Field(i).IsZero() {
 				t.Errorf("proxy.Options.%s is zero", name)
 			}
 		}
+	}
+}
+
+func TestZones(t *testing.T) {
+	c, err := Load(write(t, "master: h:1\nzone: a\nzones: {a: [\"h:1\", \"h:2\"], b: [\"i:1\"]}\n"), Flags{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := mustOptions(t, c)
+	if d := cmp.Diff(map[string]string{"h:1": "a", "h:2": "a", "i:1": "b"}, o.Zones); d != "" || o.Zone != "a" {
+		t.Errorf("zone %q, zones (-want +got):\n%s", o.Zone, d)
+	}
+}
+
+func TestSentinel(t *testing.T) {
+	t.Setenv(SentinelPasswordEnv, "of-env")
+	c, err := Load(write(t, "master: h:1\n"), Flags{Sentinel: "mymaster@a:1,b:2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := mustOptions(t, c)
+	want := topology.SentinelConfig{Name: "mymaster", Addrs: []string{"a:1", "b:2"}, Password: "of-env"}
+	if d := cmp.Diff(want, o.Sentinel); d != "" || o.Master != "" {
+		t.Errorf("master %q, sentinel (-want +got):\n%s", o.Master, d)
+	}
+	file := write(t, "sentinel: {name: m, addresses: [\"a:1\"]}\n")
+	if c, err = Load(file, Flags{Master: "h:1"}); err != nil || c.Sentinel.Name != "" {
+		t.Errorf("--master over a sentinel of the file: %+v, %v", c.Sentinel, err)
+	}
+	for src, want := range map[string]string{
+		"master: h:1\nsentinel: {name: m, addresses: [\"a:1\"]}\n":                    "master: \"h:1\": must be empty where sentinel is given",
+		"sentinel: {name: m, addresses: [\"a:1\"]}\nlisteners: []\nrelay: {dir: x}\n": "relay.dir: \"x\": with sentinel needs a listener",
+		"sentinel: {name: m}\n":                                                           "sentinel.addresses: is empty",
+		"sentinel: {addresses: [\"a:1\"]}\n":                                              "sentinel.name: is missing",
+		"sentinel: {name: m, addresses: [a]}\n":                                           "sentinel.addresses[0]: \"a\": must be HOST:PORT",
+		"sentinel: {name: m, addresses: [\"a:1\"], tls: {ca_file: x}}\n":                  "sentinel.tls.enabled: must be true",
+		"sentinel: {name: m, addresses: [\"a:1\"], tls: {enabled: true, cert_file: x}}\n": "sentinel.tls.key_file",
+	} {
+		if _, err := Load(write(t, src), Flags{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: err = %v, want %s", src, err, want)
+		}
+	}
+	if _, err := Load("", Flags{Sentinel: "a:1"}); err == nil || !strings.Contains(err.Error(), "NAME@HOST:PORT") {
+		t.Errorf("--sentinel a:1: %v", err)
 	}
 }
 
@@ -299,7 +370,7 @@ func TestFailoverHold(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := c.ProxyOptions(nil, nil).FailoverHold; got != want {
+		if got := mustOptions(t, c).FailoverHold; got != want {
 			t.Errorf("%q: the proxy gets %s, want %s", src, got, want)
 		}
 	}
@@ -311,7 +382,7 @@ func TestDeniedCommandsNullIsNotEmpty(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := c.ProxyOptions(nil, nil).DeniedCommands == nil; got != wantNil {
+		if got := mustOptions(t, c).DeniedCommands == nil; got != wantNil {
 			t.Errorf("%q: nil is %v, want %v", src, got, wantNil)
 		}
 	}
@@ -337,11 +408,11 @@ func TestChanged(t *testing.T) {
 	if got := Changed(a, b); got != nil {
 		t.Errorf("Changed of equals: %v", got)
 	}
-	b.Listeners = []Listener{{Address: ":1"}}
+	b.Listeners = []Listener{{Address: ":1", TLS: ListenerTLS{CertFile: "x"}}}
 	b.Limits.MaxClients++
 	b.Upstream.Password = "x"
 	b.Log.Level = "debug"
-	want := []string{"upstream.password", "listeners", "limits.max_clients", "log.level"}
+	want := []string{"upstream.password", "listeners[0].address", "listeners[0].tls.cert_file", "limits.max_clients", "log.level"}
 	if d := cmp.Diff(want, Changed(a, b)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}

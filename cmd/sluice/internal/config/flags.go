@@ -2,6 +2,7 @@ package config
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/sluice-io/sluice/proxy"
 )
@@ -23,8 +24,11 @@ type Flags struct {
 	Config       string   `help:"YAML file; flags win over it. deploy/sluice.example.yml explains every key." placeholder:"FILE"`
 	Master       string   `help:"The master, or any node that knows it." placeholder:"HOST:PORT"`
 	Replica      []string `help:"A replica that the master's INFO does not show; may be repeated." placeholder:"HOST:PORT"`
+	Sentinel     string   `help:"Sentinels that say who the master is, in place of --master; their password is in ${sentinelpasswordenv}." placeholder:"NAME@HOST:PORT,..."`
 	User         string   `help:"ACL user at Redis." placeholder:"NAME"`
 	PasswordFile string   `help:"File whose first line is the password at Redis; or set ${passwordenv}." placeholder:"FILE"`
+	RelayDir     string   `help:"Capture the master's data and replication stream into DIR (no relay without it)." placeholder:"DIR"`
+	RelayListen  string   `help:"Serve stock replicas from there on HOST:PORT: REPLICAOF HOST PORT (usual port 6390; none without it)." placeholder:"ADDR"`
 	ProxyFlags
 }
 
@@ -40,6 +44,8 @@ func Vars() map[string]string {
 		"loglevel":      DefaultLogLevel,
 		"logformat":     DefaultLogFormat,
 		"passwordenv":   PasswordEnv,
+
+		"sentinelpasswordenv": SentinelPasswordEnv,
 	}
 }
 
@@ -70,14 +76,28 @@ func (f *ProxyFlags) Apply(c *Config) {
 	}
 }
 
-// apply puts all flags but the password over c.
-func (f *Flags) apply(c *Config) {
+// apply puts all flags but the password over c. A master that is given wins
+// over a Sentinel of the file, and the other way round.
+func (f *Flags) apply(c *Config) error {
+	if f.Sentinel != "" {
+		name, list, ok := strings.Cut(f.Sentinel, "@")
+		if !ok || name == "" {
+			return &FieldError{"--sentinel", f.Sentinel, "must be NAME@HOST:PORT,HOST:PORT,..."}
+		}
+		c.Sentinel.Name, c.Sentinel.Addresses = name, strings.Split(list, ",")
+		c.Master = ""
+	} else if f.Master != "" {
+		c.Sentinel.Name, c.Sentinel.Addresses = "", nil
+	}
 	set(&c.Master, f.Master)
 	if len(f.Replica) > 0 {
 		c.Replicas = f.Replica
 	}
 	set(&c.Upstream.User, f.User)
+	set(&c.Relay.Dir, f.RelayDir)
+	set(&c.Relay.Listen, f.RelayListen)
 	f.Apply(c)
+	return nil
 }
 
 // set assigns v to dst unless v is empty.

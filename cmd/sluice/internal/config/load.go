@@ -28,8 +28,13 @@ func Load(file string, f Flags) (*Config, error) {
 			return nil, fmt.Errorf("read configuration %s%w", file, err)
 		}
 	}
-	f.apply(c)
-	if err := c.resolvePassword(f.PasswordFile); err != nil {
+	if err := f.apply(c); err != nil {
+		return nil, err
+	}
+	if err := c.resolvePasswords(f.PasswordFile); err != nil {
+		return nil, err
+	}
+	if err := c.Relay.resolvePassword(); err != nil {
 		return nil, err
 	}
 	if err := c.Validate(); err != nil {
@@ -38,32 +43,59 @@ func Load(file string, f Flags) (*Config, error) {
 	return c, nil
 }
 
-// resolvePassword sets the password in force: of the flag's file, else of the
+// resolvePasswords sets the passwords in force: of the flag's file, else of the
 // environment, else of the configuration file.
-func (c *Config) resolvePassword(flagFile string) error {
-	u := &c.Upstream
-	if u.Password != "" && u.PasswordFile != "" {
-		return &FieldError{"upstream.password_file", u.PasswordFile, "upstream.password is set too; give one of the two"}
-	}
+func (c *Config) resolvePasswords(flagFile string) error {
 	if flagFile != "" {
-		u.PasswordFile = flagFile
-	} else if env := os.Getenv(PasswordEnv); env != "" {
-		u.Password, u.PasswordFile = Secret(env), ""
+		c.Upstream.Password, c.Upstream.PasswordFile = "", flagFile
 	}
-	if u.PasswordFile == "" {
+	env := os.Getenv(PasswordEnv)
+	if flagFile != "" {
+		env = ""
+	}
+	if err := resolvePassword("upstream", &c.Upstream.Password, &c.Upstream.PasswordFile, env); err != nil {
+		return err
+	}
+	return resolvePassword("sentinel", &c.Sentinel.Password, &c.Sentinel.PasswordFile, os.Getenv(SentinelPasswordEnv))
+}
+
+func resolvePassword(section string, password *Secret, file *string, env string) error {
+	if *password != "" && *file != "" {
+		return &FieldError{section + ".password_file", *file, section + ".password is set too; give one of the two"}
+	}
+	if env != "" {
+		*password, *file = Secret(env), ""
+	}
+	if *file == "" {
 		return nil
 	}
-	b, err := os.ReadFile(u.PasswordFile)
+	var err error
+	*password, err = readPassword(section+".password_file", *file)
+	return err
+}
+
+// PasswordOf returns the first line of a file, or without one what [PasswordEnv]
+// holds.
+func PasswordOf(file string) (string, error) {
+	if file == "" {
+		return os.Getenv(PasswordEnv), nil
+	}
+	p, err := readPassword("--password-file", file)
+	return string(p), err
+}
+
+// readPassword returns the first line of the file that the key field names.
+func readPassword(field, file string) (Secret, error) {
+	b, err := os.ReadFile(file)
 	if err != nil {
-		return fmt.Errorf("read password: %w", err)
+		return "", fmt.Errorf("read password: %w", err)
 	}
 	line, _, _ := bytes.Cut(b, []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
 	if len(line) == 0 {
-		return &FieldError{"upstream.password_file", u.PasswordFile, "its first line is empty; it must be the password"}
+		return "", &FieldError{field, file, "its first line is empty; it must be the password"}
 	}
-	u.Password = Secret(line)
-	return nil
+	return Secret(line), nil
 }
 
 // decode reads one YAML document over c. Its errors begin with ":LINE:COLUMN: "
@@ -132,6 +164,10 @@ func kindName(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Int, reflect.Int64:
 		return "a whole number"
+	case reflect.Float64:
+		return "a number"
+	case reflect.Bool:
+		return "true or false"
 	case reflect.Slice:
 		return "a list"
 	case reflect.Struct:
@@ -142,7 +178,8 @@ func kindName(t reflect.Type) string {
 }
 
 // Changed returns the keys, as "limits.max_clients", whose values differ
-// between a and b. A list is one key.
+// between a and b. A list is one key, but for listeners of the same number:
+// "listeners[0].read_from".
 func Changed(a, b *Config) []string {
 	return changed(nil, "", reflect.ValueOf(*a), reflect.ValueOf(*b))
 }
@@ -153,6 +190,10 @@ func changed(keys []string, prefix string, a, b reflect.Value) []string {
 		switch x, y := a.Field(i), b.Field(i); {
 		case x.Kind() == reflect.Struct:
 			keys = changed(keys, key+".", x, y)
+		case x.Type() == reflect.TypeFor[[]Listener]() && x.Len() == y.Len():
+			for i := range x.Len() {
+				keys = changed(keys, fmt.Sprintf("%s[%d].", key, i), x.Index(i), y.Index(i))
+			}
 		case !reflect.DeepEqual(x.Interface(), y.Interface()):
 			keys = append(keys, key)
 		}

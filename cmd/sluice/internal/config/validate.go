@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,13 +35,19 @@ func (e *FieldError) Error() string {
 // joined.
 func (c *Config) Validate() error {
 	v := validator{}
-	v.node("master", c.Master)
+	v.master(c)
 	for i, r := range c.Replicas {
 		v.node(fmt.Sprintf("replicas[%d]", i), r)
 	}
 	v.oneOf("consistency", string(c.Consistency), names(proxy.Consistencies()), false)
 	v.oneOf("read_from", string(c.ReadFrom), names(proxy.ReadPolicies()), false)
+	v.check(c.HasProxy() || c.HasRelay(), "listeners", "", "is empty, and there is no relay either; give at least one address, or relay.dir")
 	v.listeners(c.Listeners)
+	v.zones(c)
+	v.auth(c)
+	v.relay(c.Relay)
+	v.upstreamTLS(upstreamTLSKey, c.Upstream.TLS)
+	v.upstreamTLS("sentinel.tls", c.Sentinel.TLS)
 
 	v.positive("max_lag_bytes", int64(c.MaxLagBytes), c.MaxLagBytes)
 	v.positive("max_lag", int64(c.MaxLag), c.MaxLag)
@@ -56,9 +63,11 @@ func (c *Config) Validate() error {
 		fmt.Sprintf("must be more than limits.output_high_water (%s)", l.OutputHighWater))
 
 	v.positive("timeouts.connect", int64(c.Timeouts.Connect), c.Timeouts.Connect)
+	v.check(c.Timeouts.Auth >= 0, "timeouts.auth", c.Timeouts.Auth, "must be 0s (never) or more")
 	v.positive("timeouts.health", int64(c.Timeouts.Health), c.Timeouts.Health)
 	v.positive("timeouts.drain", int64(c.Timeouts.Drain), c.Timeouts.Drain)
 	v.check(c.Timeouts.FailoverHold >= 0, "timeouts.failover_hold", c.Timeouts.FailoverHold, "must be 0s (fail at once) or more")
+	v.positive("timeouts.index_wait", int64(c.Timeouts.IndexWait), c.Timeouts.IndexWait)
 
 	for i, name := range c.DeniedCommands {
 		v.check(name != "" && !strings.ContainsAny(name, " \t\r\n"), fmt.Sprintf("denied_commands[%d]", i), name,
@@ -90,6 +99,22 @@ func (v *validator) oneOf(field, value string, allowed []string, orEmpty bool) {
 		"is not supported; allowed: "+strings.Join(allowed, ", "))
 }
 
+// master checks that there is one way to know the master.
+func (v *validator) master(c *Config) {
+	s := c.Sentinel
+	if s.Name == "" {
+		v.check(len(s.Addresses) == 0, "sentinel.name", "", "is missing; give the name of the master as the sentinels know it")
+		v.node("master", c.Master)
+		return
+	}
+	v.check(c.Master == "", "master", c.Master, "must be empty where sentinel is given: the sentinels say who the master is")
+	v.check(!c.HasRelay() || c.HasProxy(), "relay.dir", c.Relay.Dir, "with sentinel needs a listener: it is the proxy that asks the sentinels, and tells the relay who the master is")
+	v.check(len(s.Addresses) > 0, "sentinel.addresses", "", "is empty; give HOST:PORT of at least one sentinel")
+	for i, a := range s.Addresses {
+		v.node(fmt.Sprintf("sentinel.addresses[%d]", i), a)
+	}
+}
+
 // node checks the address of a Redis server.
 func (v *validator) node(field, value string) { v.hostPort(field, value, false) }
 
@@ -112,7 +137,6 @@ func (v *validator) hostPort(field, value string, listen bool) {
 }
 
 func (v *validator) listeners(ls []Listener) {
-	v.check(len(ls) > 0, "listeners", "", "is empty; give at least one address")
 	seen := map[string]bool{}
 	for i, l := range ls {
 		field := fmt.Sprintf("listeners[%d].", i)
@@ -130,6 +154,28 @@ func (v *validator) listeners(ls []Listener) {
 		}
 		v.oneOf(field+"consistency", string(l.Consistency), names(proxy.Consistencies()), true)
 		v.oneOf(field+"read_from", string(l.ReadFrom), names(proxy.ReadPolicies()), true)
+		if network, _ := SplitAddress(l.Address); l.Mode != "" {
+			n, err := strconv.ParseUint(l.Mode, 8, 9)
+			v.check(network == "unix" && err == nil && n > 0, field+"mode", l.Mode, "must be the permissions of a unix socket, as 0770")
+		}
+		v.listenerTLS(field+"tls.", l.TLS)
+		v.trustedProxies(field, &l)
+	}
+}
+
+// trustedProxies checks who may say whom it speaks for.
+func (v *validator) trustedProxies(field string, l *Listener) {
+	network, _ := SplitAddress(l.Address)
+	list := strings.Join(l.TrustedProxies, ", ")
+	v.check(len(l.TrustedProxies) == 0 || network == "tcp", field+"trusted_proxies", list,
+		"must be empty for a unix socket: whoever its permissions (mode) let connect is trusted")
+	v.check(len(l.TrustedProxies) == 0 || l.ProxyProtocol, field+"proxy_protocol", "", "must be true where trusted_proxies is set")
+	v.check(!l.ProxyProtocol || network != "tcp" || len(l.TrustedProxies) > 0, field+"trusted_proxies", "",
+		"is empty; proxy_protocol needs the networks of the load balancers, such as 10.0.0.0/8")
+	for i, n := range l.TrustedProxies {
+		p, err := netip.ParsePrefix(n)
+		v.check(err == nil && !p.Addr().Is4In6(), fmt.Sprintf("%strusted_proxies[%d]", field, i), n,
+			"must be a network in CIDR notation, such as 10.0.0.0/8, or 10.1.2.3/32 for one address")
 	}
 }
 

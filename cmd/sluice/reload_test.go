@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluice-io/sluice/resp/localredis"
+	"github.com/sluice-io/sluice/resp/localredis/tlstest"
+)
+
+// TestServeReloadCertificates replaces the certificate on disk, as a renewal
+// does: SIGHUP is enough, clients stay, and a broken file changes nothing.
+func TestServeReloadCertificates(t *testing.T) {
+	master := startRedis(t, localredis.Options{})
+	ca := tlstest.NewCA(t, "authority")
+	first, second := ca.Issue(t, "first"), ca.Issue(t, "second")
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "crt"), filepath.Join(dir, "key")
+	install := func(c *tlstest.Cert) {
+		t.Helper()
+		for to, from := range map[string]string{cert: c.CertFile, key: c.KeyFile} {
+			b, err := os.ReadFile(from)
+			if err == nil {
+				err = os.WriteFile(to, b, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	install(first)
+	file := filepath.Join(dir, "sluice.yml")
+	text := "master: " + master.Addr() + "\nadmin: {listen: \"127.0.0.1:0\"}\nlog: {format: json}\n" +
+		"listeners: [{address: \"127.0.0.1:0\", tls: {cert_file: " + cert + ", key_file: " + key + "}}]\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start("serve", "--config", file)
+	addr := strings.TrimPrefix(awaitListening(t, p).Listeners[0], "tcp ")
+	dial := func() (*tls.Conn, string) {
+		t.Helper()
+		c, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(testTimeout))
+		return c, c.ConnectionState().PeerCertificates[0].Subject.CommonName
+	}
+	c, name := dial()
+	if name != "first" {
+		t.Fatalf("met with the certificate of %q", name)
+	}
+	line := bufio.NewReader(c)
+	do := func(cmd, want string) {
+		t.Helper()
+		_, _ = io.WriteString(c, cmd+"\r\n")
+		if got, err := line.ReadString('\n'); err != nil || got != want+"\r\n" {
+			t.Fatalf("%s: %q, %v", cmd, got, err)
+		}
+	}
+	do("MULTI", "+OK")
+	install(second)
+	p.signals <- syscall.SIGHUP
+	if said := p.stderr.waitFor(t, "certificates have been read again"); !strings.Contains(said, "CN=second") {
+		t.Errorf("said: %s", said)
+	}
+	if _, name := dial(); name != "second" {
+		t.Errorf("met with the certificate of %q after the reload", name)
+	}
+	if err := os.WriteFile(key, []byte("half a fi"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.signals <- syscall.SIGHUP
+	if said := p.stderr.waitFor(t, "the old configuration stays in force"); !strings.Contains(said, key) {
+		t.Errorf("said: %s", said)
+	}
+	if _, name := dial(); name != "second" {
+		t.Errorf("met with the certificate of %q after a bad reload", name)
+	}
+	do("SET k v", "+QUEUED")
+	do("EXEC", "*1")
+	p.signals <- syscall.SIGTERM
+	if code := p.wait(t); code != exitOK {
+		t.Errorf("exit code %d: %s", code, p.stderr)
+	}
+}
+
+// TestServeReloadApplies changes what can change while it runs: limits, denied
+// commands, users. Who is connected stays, and what is bad changes nothing.
+func TestServeReloadApplies(t *testing.T) {
+	master := startRedis(t, localredis.Options{})
+	file := filepath.Join(t.TempDir(), "sluice.yml")
+	base := "master: " + master.Addr() + "\nadmin: {listen: \"127.0.0.1:0\"}\nlog: {format: json}\nlisteners: [{address: \"127.0.0.1:0\"}]\n"
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(base+text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("auth: static\nusers: [{name: a, password: one}]\n")
+	p := start("serve", "--config", file)
+	addr := strings.TrimPrefix(awaitListening(t, p).Listeners[0], "tcp ")
+	dial := func() func(cmd string) string {
+		t.Helper()
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(testTimeout))
+		line := bufio.NewReader(c)
+		return func(cmd string) string {
+			_, _ = io.WriteString(c, cmd+"\r\n")
+			got, _ := line.ReadString('\n')
+			return strings.TrimRight(got, "\r\n")
+		}
+	}
+	expect := func(do func(string) string, cmd, want string) {
+		t.Helper()
+		if got := do(cmd); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q, want %q", cmd, got, want)
+		}
+	}
+	first := dial()
+	expect(first, "AUTH a one", "+OK")
+	expect(first, "SET k v", "+OK")
+	write("auth: static\nusers: [{name: a, password: two}]\ndenied_commands: [set]\nlimits: {max_clients: 2}\nmax_lag: 1s\n")
+	p.signals <- syscall.SIGHUP
+	p.stderr.waitFor(t, `"keys":["max_lag"]`)
+	if said := p.stderr.waitFor(t, "reload: applied"); !strings.Contains(said, `["users","limits.max_clients","denied_commands"]`) || strings.Contains(said, "two") {
+		t.Errorf("said: %s", said)
+	}
+	second := dial()
+	expect(second, "AUTH a one", "-WRONGPASS")
+	expect(second, "AUTH a two", "+OK")
+	expect(second, "SET k v", "-SLUICE_DENIED")
+	expect(first, "SET k v", "-SLUICE_DENIED")
+	expect(first, "GET k", "$1")
+	if got := dial()(""); got != "-ERR max number of clients reached" {
+		t.Errorf("a third client gets %q", got)
+	}
+	write("auth: static\nusers: []\n")
+	p.signals <- syscall.SIGHUP
+	p.stderr.waitFor(t, "the old configuration stays in force")
+	expect(second, "SET k v", "-SLUICE_DENIED")
+	p.signals <- syscall.SIGTERM
+	if code := p.wait(t); code != exitOK {
+		t.Errorf("exit code %d: %s", code, p.stderr)
+	}
+}
