@@ -39,6 +39,7 @@ version() { git describe --tags --always --dirty 2>/dev/null || echo dev; }
 # build_sluice: builds ./bin/sluice. VCS stamping is off because the version is
 # given, and because it fails in a checkout that belongs to another user.
 build_sluice() {
+  say "building sluice (the first time takes a minute)"
   CGO_ENABLED=0 go build -trimpath -buildvcs=false \
     -ldflags "-s -w -X main.version=$(version)" -o bin/sluice ./cmd/sluice
 }
@@ -63,7 +64,13 @@ brew_install() {
     case $pkg in
       redis-server | redis-tools) pkg=redis ;; # brew starts no service by itself
       nutcracker) pkg=twemproxy ;;
+      chromium) say "skipping chromium: tests of the status page are skipped without it; 'brew install --cask chromium'"; continue ;;
+      fonts-dejavu-core) continue ;; # macOS has fonts
       python3-redis) say "skipping python3-redis: 'pip install redis' where you want it"; continue ;;
+      php-cli) pkg=php ;;
+      php-redis | ruby-redis) say "skipping $pkg: install it with pecl or gem where you want it"; continue ;;
+      libhiredis-dev) pkg=hiredis ;;
+      tcl) pkg=tcl-tk ;;
     esac
     list+=("$pkg")
   done

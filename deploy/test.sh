@@ -2,9 +2,15 @@
 # Installs what the tests need and runs them. Steps, all by default:
 #   lint      gofmt, go vet (also for macOS), golangci-lint
 #   unit      go test -race ./..., among them tests against real redis-servers
+#   rules     Prometheus's configuration and rules, by promtool
+#   k8s       the manifests in deploy/k8s, in a module of their own
+#   versions  masters and replicas of Redis 7.0 and 8.0 and Valkey 8.1 and 9, where
+#             they can be fetched (deploy/servers.sh)
 #   fuzz      every fuzz target for FUZZTIME (default 5s)
 #   compose   docker-compose.yml end to end, where a Docker engine answers
-# Usage: deploy/test.sh [lint|unit|fuzz|compose]...
+# and, only where it is named:
+#   suite     Redis's own test suite, directly and through sluice (deploy/redis-suite.sh)
+# Usage: deploy/test.sh [lint|unit|rules|k8s|versions|fuzz|compose|suite]...
 # Fails if a step fails; the last line says which. Needs no network if
 # everything is already installed.
 set -euo pipefail
@@ -19,11 +25,22 @@ need_tools() {
   local missing=()
   have redis-server || missing+=(redis-server)
   have redis-cli && have redis-benchmark || missing+=(redis-tools)
+  # A browser looks at the status page. Debian's brings no fonts.
+  have chromium || have chromium-browser || have google-chrome || missing+=(chromium fonts-dejavu-core)
   have gcc || have clang || missing+=(gcc libc6-dev)
   # The module is looked for in the system's own Python too, since another
   # python3 may stand before it in PATH.
   python3 -c 'import redis' 2>/dev/null || /usr/bin/python3 -c 'import redis' 2>/dev/null ||
     missing+=(python3-redis)
+  have prometheus || missing+=(prometheus)
+  have tclsh || missing+=(tcl) # for the step suite
+  # Client libraries whose programs TestClients runs.
+  php -r 'exit(class_exists("Redis") ? 0 : 1);' 2>/dev/null || missing+=(php-cli php-redis)
+  /usr/bin/ruby -e 'require "redis"' 2>/dev/null || missing+=(ruby-redis)
+  [ -e /usr/include/hiredis/hiredis.h ] || missing+=(libhiredis-dev)
+  # A partition is made with a network namespace and a firewall in it.
+  have ip || missing+=(iproute2)
+  have nft || missing+=(nftables)
   [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 }
 
@@ -61,6 +78,20 @@ lint() {
 # -count=1: results against real servers are not to come out of the cache.
 unit() { go test -race -count=1 ./...; }
 
+# rules: every alert fires and is silent again in rules_test.yml.
+rules() {
+  local dir=deploy/prometheus alert
+  have promtool || install_packages prometheus || return
+  promtool check config "$dir/prometheus.yml" || return
+  promtool test rules "$dir/rules_test.yml" || return
+  for alert in $(sed -n 's/^ *- alert: //p' "$dir/rules.yml"); do
+    grep -q "alertname: $alert\$" "$dir/rules_test.yml" || { say "$dir/rules_test.yml does not test $alert"; return 1; }
+  done
+}
+
+# k8s: a module of its own, so that Kubernetes' types are no dependency of sluice.
+k8s() { (cd deploy/k8s/check && go vet ./... && go test -count=1 ./...); }
+
 fuzz() {
   local list pkg target status=0
   # `go test -list` prints a package's targets, then "ok package time".
@@ -95,18 +126,28 @@ compose() {
   fi
 }
 
+# versions leaves with $SKIPPED where the servers cannot be had.
+versions() {
+  local servers=${SLUICE_TEST_SERVERS:-}
+  [ -n "$servers" ] || servers=$(deploy/servers.sh | paste -sd: -) || return
+  SLUICE_TEST_SERVERS=$servers go test -count=1 ./resp/command ./rdbstream/... || return
+  SLUICE_TEST_SERVERS=$servers go test -race -count=1 -run '^TestVersions$' ./syncer/...
+}
+
+suite() { deploy/redis-suite.sh; }
+
 steps=("$@")
-[ $# -gt 0 ] || steps=(lint unit fuzz compose)
+[ $# -gt 0 ] || steps=(lint unit rules k8s versions fuzz compose)
 for step in "${steps[@]}"; do
   case $step in
-    lint | unit | fuzz | compose) ;;
-    *) die "no such step: $step (there are lint, unit, fuzz, compose)" ;;
+    lint | unit | rules | k8s | versions | fuzz | suite | compose) ;;
+    *) die "no such step: $step (there are lint, unit, rules, k8s, versions, fuzz, compose, suite)" ;;
   esac
 done
 
 need_go
 case " ${steps[*]} " in
-  *" unit "* | *" fuzz "*) need_tools ;;
+  *" unit "* | *" versions "* | *" fuzz "* | *" suite "*) need_tools ;;
 esac
 passed=() failed=() skipped=()
 for step in "${steps[@]}"; do
