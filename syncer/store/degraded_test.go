@@ -168,6 +168,37 @@ func TestLostTail(t *testing.T) {
 	})
 }
 
+// The process is killed after an fsync has failed: what the next one finds in the
+// page cache need not be on the disk, and no fsync would bring it there.
+func TestOpenAfterFailedFsync(t *testing.T) {
+	fs := newMemFS()
+	s := mustOpen(t, fs, Options{Fsync: FsyncNo, SegmentBytes: 100_000, RetryEvery: time.Hour})
+	begin(t, s, idA, 0)
+	feed(t, s, 1000, 0, at(1))
+	must(t, s.Sync())
+	for _, off := range []repl.Offset{90_000, 120_000, 130_000} { // into a second segment
+		feed(t, s, off, 0, at(2))
+	}
+	change(fs, func(fs *memFS) { fs.syncErr = syscall.EIO })
+	if err := s.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("Sync: %v", err)
+	}
+	s = mustOpen(t, fs.afterKill(), Options{})
+	if g := s.Head(); g.Committed() != 130_000 || g.Fsynced() != 130_000 {
+		t.Fatalf("log ends at %d, durable up to %d, want 130000", g.Committed(), g.Fsynced())
+	}
+	now, ok := s.fs.(*memFS)
+	if !ok {
+		t.Fatal("the store has another file system")
+	}
+	s = mustOpen(t, now.afterCrash(survivals(nil)[1]), Options{}) // only what is durable
+	if g := s.Head(); g.Committed() != 130_000 {
+		t.Errorf("log ends at %d, was said to be durable up to 130000", g.Committed())
+	}
+	must(t, checkLog(s.Head()))
+	must(t, s.Close())
+}
+
 // A base that does not fit on the disk leaves the old one in service, and gives
 // its space back.
 func TestBaseOnFullDisk(t *testing.T) {

@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -303,13 +302,19 @@ func (w *logWriter) rewriteSegment(f *openFiles, known, end repl.Offset) error {
 	if _, err := f.idx.WriteAt(raw, 0); err != nil {
 		return err
 	}
-	buf := make([]byte, 1<<20)
-	for at := int64(0); at < int64(end-f.seg.first+1); {
-		n, err := f.data.ReadAt(buf[:min(int64(len(buf)), int64(end-f.seg.first+1)-at)], at)
-		if err != nil && !errors.Is(err, io.EOF) {
+	return writeAgain(f.data, 0, int64(end-f.seg.first+1))
+}
+
+// writeAgain reads the bytes from to to of a file and writes them where they are,
+// so that the next fsync has to bring them to the disk.
+func writeAgain(f File, from, to int64) error {
+	buf := make([]byte, min(1<<20, max(to-from, 0)))
+	for at := from; at < to; {
+		n, err := f.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
+		if n == 0 && err != nil {
 			return err
 		}
-		if _, err := f.data.WriteAt(buf[:n], at); err != nil {
+		if _, err := f.WriteAt(buf[:n], at); err != nil {
 			return err
 		}
 		at += int64(n)

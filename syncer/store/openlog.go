@@ -420,7 +420,9 @@ func (r *logRecovery) repair() (last *openFiles, err error) {
 	return last, nil
 }
 
-// trim cuts both files of a segment to what is good and fsyncs them.
+// trim cuts both files of a segment to what is good and makes that durable. What
+// was not known to be is written again: an fsync of the process before may have
+// failed, after which the kernel calls pages clean that are not on the disk.
 func (r *logRecovery) trim(seg *segment, indexLength int64) (_ *openFiles, err error) {
 	f := &openFiles{seg: seg}
 	if f.data, err = r.fs.OpenFile(seg.dataPath(), os.O_RDWR, 0); err != nil {
@@ -429,11 +431,15 @@ func (r *logRecovery) trim(seg *segment, indexLength int64) (_ *openFiles, err e
 	if f.idx, err = r.fs.OpenFile(seg.indexPath(), os.O_RDWR, 0); err != nil {
 		return nil, errors.Join(err, f.data.Close())
 	}
+	durable, indexDurable := min(max(int64(r.known-seg.first+1), 0), seg.size()), indexLength
+	if durable < seg.size() {
+		indexDurable = 0
+	}
 	for _, t := range []struct {
-		file File
-		name string
-		size int64
-	}{{f.data, segmentFile(seg.first), seg.size()}, {f.idx, indexFile(seg.first), indexLength}} {
+		file          File
+		name          string
+		durable, size int64
+	}{{f.data, segmentFile(seg.first), durable, seg.size()}, {f.idx, indexFile(seg.first), indexDurable, indexLength}} {
 		var fi os.FileInfo
 		if fi, err = t.file.Stat(); err != nil {
 			break
@@ -443,6 +449,9 @@ func (r *logRecovery) trim(seg *segment, indexLength int64) (_ *openFiles, err e
 			if err = t.file.Truncate(t.size); err != nil {
 				break
 			}
+		}
+		if err = writeAgain(t.file, t.durable, t.size); err != nil {
+			break
 		}
 		if err = t.file.Sync(); err != nil {
 			break
