@@ -104,6 +104,10 @@ func (c *session) handle(args resp.Args) (done bool, err error) {
 	case psync.Sync:
 		c.err("ERR SYNC is not possible with a Sluice relay: it loses the place in the history. The replica uses it after an error that it does not know; its log tells")
 	case psync.PSync:
+		if c.outbox != nil { // what is published must not get into a stream
+			c.err("ERR PSYNC is not possible on a connection that has subscribed to something")
+			return false, nil
+		}
 		if err := c.flush(); err != nil { // they belong in front of the answer
 			return false, err
 		}

@@ -1,9 +1,14 @@
 package downstream
 
 import (
+	"bytes"
 	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-io/sluice/resp/localredis"
 	"github.com/sluice-io/sluice/resp/localredis/tlstest"
@@ -56,6 +61,44 @@ func TestCommands(t *testing.T) {
 		"REPLCONF capa eof nonsense", "-ERR syntax error", "REPLCONF what 1", "-ERR Unrecognized REPLCONF option: what",
 		"PSYNC x", "-ERR wrong number", "PSYNC ? x", "-ERR value is not an integer",
 	)
+}
+
+// Who sends requests and never reads costs no more memory than a few buffers,
+// and is disconnected in the end.
+func TestRepliesAreNotPiledUp(t *testing.T) {
+	r := newRig(t, t.TempDir(), "127.0.0.1:1", rigOptions{Options: Options{Timeout: time.Second}})
+	c := dialRig(t, r)
+	// Long requests, so that what has arrived hardly ever ends where one does.
+	request := fmt.Sprintf("*2\r\n$4\r\nPING\r\n$16001\r\n%16001d\r\n", 0)
+	flood := bytes.Repeat([]byte(request), 16)
+	if err := c.SetDeadline(time.Now().Add(relaytest.Timeout)); err != nil {
+		t.Fatal(err)
+	}
+	for sent := 0; ; {
+		n, err := c.Write(flood)
+		if sent += n; err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("still connected after %d bytes", sent)
+			}
+			return
+		}
+		if sent > 64<<20 { // sockets take a few megabytes
+			t.Fatalf("%d bytes of requests were taken, with nobody reading the replies", sent)
+		}
+	}
+}
+
+// What is published never gets into a replication stream.
+func TestNoPSyncForSubscribers(t *testing.T) {
+	r := newRig(t, t.TempDir(), "127.0.0.1:1", rigOptions{})
+	c := dialRig(t, r)
+	c.send("SUBSCRIBE x\r\n")
+	for _, want := range []string{"*3", "subscribe", "x", ":1"} {
+		if got := c.reply(); got != want {
+			t.Fatalf("SUBSCRIBE: %q, want %q", got, want)
+		}
+	}
+	c.expect("PSYNC ? -1", "-ERR PSYNC is not possible on a connection that has subscribed")
 }
 
 // INFO is what a stock replica of the same master tells, as far as it goes.

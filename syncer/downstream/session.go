@@ -21,6 +21,10 @@ import (
 	"github.com/sluice-io/sluice/syncer/store"
 )
 
+// flushBytes of replies are sent even while more requests are here: whoever sends
+// requests and reads nothing must wait, and not fill our memory.
+const flushBytes = 64 << 10
+
 // session is one connection. Its run goroutine reads; once PSYNC has come, a
 // sender of its own writes, and run only listens for acknowledgements.
 type session struct {
@@ -173,7 +177,7 @@ func (c *session) serve() error {
 		if err != nil {
 			return err
 		}
-		if c.q.Buffered() == 0 || done {
+		if c.q.Buffered() == 0 || done || len(c.out) >= flushBytes {
 			if err := c.flush(); err != nil {
 				return err
 			}
