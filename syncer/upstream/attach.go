@@ -64,6 +64,11 @@ func (l *Link) attach(ctx context.Context, p *peer) (*attachment, error) {
 	if plan.reason != "" {
 		l.log.Warn("a new generation begins; the old one is kept for its retention", zap.String("reason", plan.reason))
 	}
+	if plan.kind == attachFull {
+		if err := l.st.Err(); err != nil { // the master would fork in vain, and again at the next attempt
+			return nil, fmt.Errorf("the full resync is put off: %w", err)
+		}
+	}
 	l.log.Debug("attach", zap.Stringer("how", plan.kind), zap.Stringer("want", plan.want))
 	var base *transfer
 	if plan.kind == attachCreate {

@@ -99,6 +99,10 @@ func (b *baser) run() {
 		if t == nil && (!b.due(g) || time.Now().Before(notBefore) || b.l.State() != StateConnected) {
 			continue
 		}
+		if err := b.l.st.Err(); err != nil && t == nil {
+			b.putOff(err)
+			continue
+		}
 		base, err := b.take(g, t, failures)
 		if b.l.ctx.Err() != nil {
 			return
@@ -111,6 +115,14 @@ func (b *baser) run() {
 		pause := min(basePauseMin<<min(failures, 10), basePauseMax)
 		failures, notBefore = failures+1, time.Now().Add(pause)
 	}
+}
+
+// putOff notes that nobody is asked for a base, since the disk would not take it:
+// whoever gave it would have forked in vain.
+func (b *baser) putOff(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lastErr = fmt.Sprintf("a base is put off: %v", err)
 }
 
 // done notes how a transfer has ended.

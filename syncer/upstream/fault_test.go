@@ -218,7 +218,8 @@ func TestRestartInFullResync(t *testing.T) {
 	m.Wait()
 }
 
-// stuckFS is a file system whose writes to the log wait, or fail, until let go.
+// stuckFS is a file system whose writes to the log wait, or fail, until let go;
+// when they fail, no directory can be made either.
 type stuckFS struct {
 	store.OSFS
 	mu    sync.Mutex
@@ -238,6 +239,16 @@ func (f *stuckFS) OpenFile(name string, flag int, perm os.FileMode) (store.File,
 		return file, err
 	}
 	return &stuckFile{file, f}, nil
+}
+
+func (f *stuckFS) Mkdir(name string, perm os.FileMode) error {
+	f.mu.Lock()
+	err := f.err
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return f.OSFS.Mkdir(name, perm)
 }
 
 type stuckFile struct {
@@ -314,6 +325,54 @@ func TestFault10DiskFull(t *testing.T) {
 	judge(t, r.st, master)
 	if f := number(t, master, "sync_full") - full; f != 0 {
 		t.Errorf("%d full resyncs", f)
+	}
+}
+
+// While the disk takes nothing, nobody forks for a base that is due.
+func TestNoBaseWhileDiskFull(t *testing.T) {
+	fs := &stuckFS{}
+	master := startRedis(t, localredis.Options{})
+	l := newLoad(t, master)
+	r := startLink(t, t.TempDir(), master.Addr(), Options{}, store.Options{FS: fs, RetryEvery: time.Hour})
+	first := r.awaitBase(t, "master ")
+	fs.set(nil, syscall.ENOSPC)
+	defer fs.set(nil, nil) // for Close
+	if err := l.Round(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "full disk", func() bool { return r.st.State() == store.StateDiskFull })
+	forks := number(t, master, "total_forks")
+	r.RefreshBase()
+	await(t, "base put off", func() bool { return strings.Contains(r.Status().BaseError, "the disk is full") })
+	if n := number(t, master, "total_forks"); n != forks {
+		t.Errorf("the master forked %d times for a disk that is full", n-forks)
+	}
+	if b := r.st.Current().Bases(); len(b) != 1 || b[0] != first {
+		t.Errorf("bases are %+v", b)
+	}
+}
+
+// A master that can only be asked for a full resync is not asked while the disk
+// takes nothing: it would fork each time.
+func TestNoFullResyncWhileDiskFull(t *testing.T) {
+	fs := &stuckFS{}
+	master := startRedis(t, localredis.Options{})
+	do(t, master, "ACL", "SETUSER", "blind", "on", ">secret", "+psync", "+replconf", "+ping")
+	if err := newLoad(t, master).Round(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	fs.set(nil, syscall.ENOSPC)
+	defer fs.set(nil, nil) // for Close
+	r := startLink(t, t.TempDir(), master.Addr(), Options{User: "blind", Password: "secret", BackoffMax: 200 * time.Millisecond},
+		store.Options{FS: fs, RetryEvery: time.Hour})
+	await(t, "full disk", func() bool { return r.st.State() == store.StateDiskFull })
+	n := r.counters.attempts.Load()
+	await(t, "more attempts", func() bool { return r.counters.attempts.Load() >= n+4 })
+	if got := number(t, master, "sync_full"); got != 1 {
+		t.Errorf("the master did %d full resyncs for a disk that is full", got)
+	}
+	if e := r.Status().Error; !strings.Contains(e, "put off") {
+		t.Errorf("the link says %q", e)
 	}
 }
 
