@@ -119,6 +119,9 @@ func readBulk(r *bufio.Reader) (string, error) {
 	n, errNum := strconv.Atoi(size)
 	switch {
 	case strings.HasPrefix(line, "-"):
+		if busy, ok := psync.ParseAnswer(line).(psync.Retry); ok {
+			return "", busy // it would answer later, and then PSYNC need not be a guess
+		}
 		code, _, _ := strings.Cut(line[1:], " ")
 		return "", psync.Refused{Code: code, Line: line}
 	case !ok || errNum != nil || n < 0 || n > maxInfoBytes:

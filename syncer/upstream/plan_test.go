@@ -2,8 +2,11 @@ package upstream
 
 import (
 	"errors"
+	"io"
+	"strings"
 	"testing"
 
+	"github.com/sluice-io/sluice/syncer/psync"
 	"github.com/sluice-io/sluice/syncer/repl"
 )
 
@@ -76,5 +79,21 @@ func TestNewerThan(t *testing.T) {
 		if got := c.node.newerThan(c.master); got != c.want {
 			t.Errorf("redis %v valkey %v newer than redis %v valkey %v: %v", c.node.redis, c.node.valkey, c.master.redis, c.master.valkey, got)
 		}
+	}
+}
+
+// A busy master is asked again later, and not taken for one that refuses INFO:
+// whether it would have to fork is not known before it answers.
+func TestInfoOfABusyMaster(t *testing.T) {
+	answer := func(line string) error {
+		_, err := askInfo(io.Discard, psync.NewReader(strings.NewReader(line+line)))
+		return err
+	}
+	if _, refused := asRefused(answer("-NOPERM no INFO here\r\n")); !refused {
+		t.Error("NOPERM is no refusal")
+	}
+	err := answer("-BUSY Redis is busy running a script\r\n")
+	if _, refused := asRefused(err); refused || !errors.As(err, &psync.Retry{}) {
+		t.Errorf("BUSY: %v", err)
 	}
 }

@@ -97,7 +97,7 @@ func (s *session) read() error {
 		n, err := s.peer.r.Read(p)
 		if n > 0 {
 			s.begun.Store(true)
-			errScan := s.scan(scan, p[:n])
+			asked, errScan := s.scan(scan, p[:n])
 			if off, db := scan.Commit(); off != mark.Offset {
 				mark = store.Mark{Offset: off, DB: db, Time: time.Now()}
 			}
@@ -105,6 +105,9 @@ func (s *session) read() error {
 			s.received.Store(int64(mark.Offset))
 			l.received.Store(int64(scan.Offset()))
 			l.counters.bytes.Add(uint64(n))
+			if asked { // now that the ACK will tell of all that came before
+				s.askAck()
+			}
 			if errScan != nil {
 				return errScan
 			}
@@ -115,19 +118,17 @@ func (s *session) read() error {
 	}
 }
 
-// scan follows the commands in b and notes if an ACK is wanted.
-func (s *session) scan(scan *psync.StreamScanner, b []byte) error {
+// scan follows the commands in b and reports whether an ACK is wanted.
+func (s *session) scan(scan *psync.StreamScanner, b []byte) (asked bool, err error) {
 	for len(b) > 0 {
 		c, n, ok, err := scan.Next(b)
 		if err != nil {
-			return err
+			return asked, err
 		}
-		if ok && c.Kind == psync.KindGetAck {
-			defer s.askAck() // behind this command, whose end is a commit point
-		}
+		asked = asked || ok && c.Kind == psync.KindGetAck
 		b = b[n:]
 	}
-	return nil
+	return asked, nil
 }
 
 func (s *session) askAck() {
