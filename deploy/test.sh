@@ -7,10 +7,11 @@
 #   versions  masters and replicas of Redis 7.0 and 8.0 and Valkey 8.1 and 9, where
 #             they can be fetched (deploy/servers.sh)
 #   fuzz      every fuzz target for FUZZTIME (default 5s)
+#   readme    README.md followed from top to bottom in a clean environment
 #   compose   docker-compose.yml end to end, where a Docker engine answers
 # and, only where it is named:
 #   suite     Redis's own test suite, directly and through sluice (deploy/redis-suite.sh)
-# Usage: deploy/test.sh [lint|unit|rules|k8s|versions|fuzz|compose|suite]...
+# Usage: deploy/test.sh [lint|unit|rules|k8s|versions|fuzz|readme|compose|suite]...
 # Fails if a step fails; the last line says which. Needs no network if
 # everything is already installed.
 set -euo pipefail
@@ -134,20 +135,22 @@ versions() {
   SLUICE_TEST_SERVERS=$servers go test -race -count=1 -run '^TestVersions$' ./syncer/...
 }
 
+readme() { deploy/readme-test.sh; }
+
 suite() { deploy/redis-suite.sh; }
 
 steps=("$@")
-[ $# -gt 0 ] || steps=(lint unit rules k8s versions fuzz compose)
+[ $# -gt 0 ] || steps=(lint unit rules k8s versions fuzz readme compose)
 for step in "${steps[@]}"; do
   case $step in
-    lint | unit | rules | k8s | versions | fuzz | suite | compose) ;;
-    *) die "no such step: $step (there are lint, unit, rules, k8s, versions, fuzz, compose, suite)" ;;
+    lint | unit | rules | k8s | versions | fuzz | readme | suite | compose) ;;
+    *) die "no such step: $step (there are lint, unit, rules, k8s, versions, fuzz, readme, compose, suite)" ;;
   esac
 done
 
 need_go
 case " ${steps[*]} " in
-  *" unit "* | *" versions "* | *" fuzz "* | *" suite "*) need_tools ;;
+  *" unit "* | *" versions "* | *" fuzz "* | *" readme "* | *" suite "*) need_tools ;;
 esac
 passed=() failed=() skipped=()
 for step in "${steps[@]}"; do
