@@ -22,6 +22,9 @@ const (
 	resyncAskTimeout = 10 * time.Second // of one answer
 	resyncPollEvery  = 200 * time.Millisecond
 	resyncSayEvery   = time.Second
+	// resyncMarkWait is how long a node may be in sync with the relay before it has
+	// come for the full resync that is meant for it.
+	resyncMarkWait = 10 * time.Second
 )
 
 // resyncCmd is `sluice resync`.
@@ -42,6 +45,8 @@ type resync struct {
 	env      *env
 	password string
 	tls      *tls.Config // nil: plain TCP
+	marked   string      // what the relay knows the node by, until it has begun the full resync
+	markWait time.Duration
 }
 
 // Run does it and shows how it goes.
@@ -55,7 +60,7 @@ func (c *resyncCmd) Run(e *env) error {
 	if err != nil {
 		return usageError{err}
 	}
-	r := &resync{resyncCmd: c, env: e, password: password}
+	r := &resync{resyncCmd: c, env: e, password: password, markWait: resyncMarkWait}
 	if err := r.configure(); err != nil {
 		return usageError{err}
 	}
@@ -111,6 +116,7 @@ func (r *resync) run(ctx context.Context) error {
 		if _, err := r.ask(ctx, r.Relay, "SLUICE", "RESYNC", announced); err != nil {
 			return err
 		}
+		r.marked = announced
 	}
 	goal, _ := strconv.ParseInt(relay["slave_repl_offset"], 10, 64)
 	r.env.printf("%s leaves %s for the relay %s\n", r.Node, master, r.Relay)
@@ -154,20 +160,26 @@ func (r *resync) follow(ctx context.Context, addr string, goal int64) error {
 	tick := time.NewTicker(resyncPollEvery) // INFO can only be asked for
 	defer tick.Stop()
 	var said string
-	var saidAt time.Time
+	var saidAt, since time.Time // since: in sync, but not in full
 	for begin := time.Now(); ; {
 		i, err := r.info(ctx, r.Node)
-		var refused nodeError
-		if err != nil && !errors.As(err, &refused) {
-			return err
+		now := progress(i)
+		if err != nil { // one that frees its old data, or loads, may not answer for long
+			now = "no answer: " + err.Error()
 		}
 		offset, _ := strconv.ParseInt(i["slave_repl_offset"], 10, 64)
 		here := net.JoinHostPort(i["master_host"], i["master_port"]) == net.JoinHostPort(host, port)
 		if here && i["master_link_status"] == "up" && offset >= goal {
-			r.env.printf("%s is in sync with %s at offset %d after %.1f s\n", r.Node, addr, offset, time.Since(begin).Seconds())
-			return nil
+			if r.marked == "" {
+				r.env.printf("%s is in sync with %s at offset %d after %.1f s\n", r.Node, addr, offset, time.Since(begin).Seconds())
+				return nil
+			}
+			now = "waiting for the full resync to begin"
+			if since, err = r.begun(ctx, since); err != nil {
+				return err
+			}
 		}
-		if now := progress(i); now != said && time.Since(saidAt) >= resyncSayEvery {
+		if now != said && time.Since(saidAt) >= resyncSayEvery {
 			said, saidAt = now, time.Now()
 			r.env.printf("  %s\n", now)
 		}
@@ -177,6 +189,24 @@ func (r *resync) follow(ctx context.Context, addr string, goal int64) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// begun asks the relay whether the full resync has begun, of a node that has been
+// in sync since then. What the node has told so far may be of before.
+func (r *resync) begun(ctx context.Context, since time.Time) (time.Time, error) {
+	pending, err := r.ask(ctx, r.Relay, "SLUICE", "PENDING", r.marked)
+	switch {
+	case err != nil:
+		return since, err
+	case pending == "0":
+		r.marked = ""
+	case since.IsZero():
+		return time.Now(), nil
+	case time.Since(since) > r.markWait:
+		return since, fmt.Errorf("%s is in sync with the relay, but not by a full resync: the relay knows it by another address than %s. "+
+			"sluice status shows it; set replica-announce-ip and replica-announce-port at the node, and try again", r.Node, r.marked)
+	}
+	return since, nil
 }
 
 // progress says what INFO tells of a replica on its way.

@@ -1,14 +1,20 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sluice-io/sluice/resp/localredis"
 	"github.com/sluice-io/sluice/resp/localredis/tlstest"
+	"github.com/sluice-io/sluice/syncer/psync"
 )
 
 // A replica of the master syncs in full from the relay, at no cost to the master,
@@ -16,12 +22,8 @@ import (
 func TestResync(t *testing.T) {
 	master := startRedis(t, localredis.Options{})
 	replica := startRedis(t, localredis.Options{ReplicaOf: master})
-	port, err := localredis.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	relay := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	p, l := startServe(t, "--master", master.Addr(), "--relay-dir", t.TempDir(), "--relay-listen", relay)
+	p, l := startServe(t, "--master", master.Addr(), "--relay-dir", t.TempDir(), "--relay-listen", "127.0.0.1:0")
+	relay := l.Relay
 	within(t, "a base is stored", func() bool { return relayStatus(t, l.Admin).Relay.Ready })
 	do := func(s *localredis.Server, words ...string) string {
 		t.Helper()
@@ -67,6 +69,14 @@ func TestResync(t *testing.T) {
 	if !strings.Contains(scrape(t, l.Admin), "sluice_relay_downstream_partial_syncs_total 1\n") {
 		t.Error("--partial: the relay gave no partial resync")
 	}
+	// In full, of a replica that is at the relay and in sync already.
+	c = start("resync", replica.Addr(), "--relay", relay)
+	if code := c.wait(t); code != exitOK {
+		t.Fatalf("at the relay: exit code %d: %s", code, c.stderr)
+	}
+	if want := `sluice_relay_downstream_full_syncs_total{reason="full resync requested"} 2`; !strings.Contains(scrape(t, l.Admin), want) {
+		t.Error("at the relay: no full resync was given")
+	}
 	for _, bad := range []struct {
 		args []string
 		code int
@@ -87,6 +97,83 @@ func TestResync(t *testing.T) {
 	p.signals <- syscall.SIGTERM
 	if code := p.wait(t); code != exitOK {
 		t.Errorf("exit code %d: %s", code, p.stderr)
+	}
+}
+
+// node plays a server by hand: it answers each command with the next reply that is
+// left for it, the last one for ever, and closes where that is empty.
+func node(t *testing.T, replies map[string][]string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { _ = ln.Close(); <-done })
+	go func() {
+		defer close(done)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.SetDeadline(time.Now().Add(testTimeout))
+			if args, err := psync.NewRequestReader(c).Next(); err == nil {
+				name := string(args.At(0))
+				if all := replies[name]; len(all) > 0 {
+					_, _ = io.WriteString(c, all[0])
+					replies[name] = all[min(1, len(all)-1):]
+				}
+			}
+			_ = c.Close()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+func bulk(lines ...string) string {
+	text := strings.Join(lines, "\r\n")
+	return fmt.Sprintf("$%d\r\n%s\r\n", len(text), text)
+}
+
+// A node that does not answer for a while, as one that frees its old data, is
+// waited for.
+func TestResyncOfABusyNode(t *testing.T) {
+	relay := node(t, map[string][]string{"INFO": {bulk("role:slave", "sluice_relay:1", "slave_repl_offset:7")}})
+	host, port, _ := net.SplitHostPort(relay)
+	busy := node(t, map[string][]string{
+		"INFO": {
+			bulk("role:slave", "master_host:nowhere", "master_port:1"), "", "",
+			bulk("role:slave", "master_host:"+host, "master_port:"+port, "master_link_status:up", "slave_repl_offset:7"),
+		},
+		"REPLICAOF": {"+OK\r\n"},
+	})
+	c := start("resync", busy, "--relay", relay, "--partial")
+	if code := c.wait(t); code != exitOK || !strings.Contains(c.stdout.String(), "no answer: ") || !strings.Contains(c.stdout.String(), "is in sync") {
+		t.Errorf("exit code %d: %s%s", code, c.stdout, c.stderr)
+	}
+}
+
+// A relay that knows the node by another address gives it no full resync; that is
+// no success.
+func TestResyncOfAnotherAddress(t *testing.T) {
+	relay := node(t, map[string][]string{
+		"INFO": {bulk("role:slave", "sluice_relay:1", "slave_repl_offset:7")}, "SLUICE": {"+OK\r\n", ":1\r\n"},
+	})
+	host, port, _ := net.SplitHostPort(relay)
+	there := node(t, map[string][]string{
+		"INFO":      {bulk("role:slave", "master_host:"+host, "master_port:"+port, "master_link_status:up", "slave_repl_offset:7")},
+		"CONFIG":    {"*0\r\n"},
+		"REPLICAOF": {"+OK\r\n"},
+	})
+	var out bytes.Buffer
+	r := &resync{
+		resyncCmd: &resyncCmd{Node: there, Relay: relay}, env: &env{stdout: &out}, markWait: 300 * time.Millisecond,
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	defer cancel()
+	if err := r.run(ctx); err == nil || !strings.Contains(err.Error(), "another address than "+there) {
+		t.Errorf("%v\n%s", err, out.String())
 	}
 }
 

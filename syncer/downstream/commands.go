@@ -347,10 +347,15 @@ func (s *Server) feeds(addr string) bool {
 
 // sluice is SLUICE RESYNC host:port: the replica that says it can be reached there
 // is synced in full when it comes next; if it is here, it is disconnected for that.
+// SLUICE PENDING host:port tells whether that is still to come.
 func (c *session) sluice(args []string) bool {
-	addr := args[2]
-	if _, _, err := net.SplitHostPort(addr); err != nil || !strings.EqualFold(args[1], "RESYNC") {
-		c.err("ERR syntax error: SLUICE RESYNC host:port")
+	what, addr := strings.ToUpper(args[1]), args[2]
+	if _, _, err := net.SplitHostPort(addr); err != nil || what != "RESYNC" && what != "PENDING" {
+		c.err("ERR syntax error: SLUICE RESYNC|PENDING host:port")
+		return false
+	}
+	if what == "PENDING" {
+		c.out = resp.AppendInt(c.out, int64(boolInt(c.srv.peers.isForced(addr))))
 		return false
 	}
 	c.srv.peers.force(addr, time.Now())

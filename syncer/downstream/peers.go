@@ -62,6 +62,14 @@ func (p *peers) force(addr string, now time.Time) {
 	*p.get(addr) = peer{forced: true, at: now}
 }
 
+// isForced reports whether a replica is still to be synced in full.
+func (p *peers) isForced(addr string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.seen[addr]
+	return r != nil && r.forced
+}
+
 // takeForced reports whether a replica is to be synced in full, once.
 func (p *peers) takeForced(addr string) bool {
 	p.mu.Lock()
