@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,6 +34,8 @@ type instance struct {
 	proxy *proxy.Server // nil: no listeners
 	relay *syncer.Relay // nil: no relay.dir
 	admin *admin.Server
+
+	nodeTLS atomic.Pointer[config.UpstreamTLS] // of cfg, for the relay's goroutines
 }
 
 // startInstance starts them; when it returns without an error they listen. It
@@ -42,6 +46,7 @@ func startInstance(cfg *config.Config, stderr io.Writer) (*instance, error) {
 		return nil, err
 	}
 	in := &instance{cfg: cfg, log: log, level: level, cpus: runtime.GOMAXPROCS(0)}
+	in.nodeTLS.Store(&cfg.Upstream.TLS)
 	in.checkFileLimit()
 	reg := admin.NewRegistry(version, revision(), runtime.Version())
 	if err := in.start(reg); err != nil {
@@ -59,6 +64,11 @@ func (in *instance) start(reg *prometheus.Registry) error {
 		o, err := in.cfg.RelayOptions(in.log, reg)
 		if err != nil {
 			return usageError{err}
+		}
+		if in.cfg.Upstream.TLS.Enabled { // by what is in force then, after a reload
+			o.Upstream.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				return in.nodeTLS.Load().Dial(ctx, network, addr)
+			}
 		}
 		r, err := syncer.New(o)
 		if err != nil {

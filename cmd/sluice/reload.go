@@ -42,6 +42,7 @@ func (c *serveCmd) reload(in *instance) {
 			return
 		}
 	}
+	in.nodeTLS.Store(&live.Upstream.TLS)
 	if i := slices.Index(applied, "log.level"); i >= 0 {
 		in.log.Info("reload: log level changed", zap.String("from", in.cfg.Log.Level), zap.String("to", live.Log.Level))
 		in.level.SetLevel(level.Level())

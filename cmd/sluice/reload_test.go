@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/sluice-io/sluice/resp/localredis"
 	"github.com/sluice-io/sluice/resp/localredis/tlstest"
+	"github.com/sluice-io/sluice/syncer/upstream"
 )
 
 // TestServeReloadCertificates replaces the certificate on disk, as a renewal
@@ -88,6 +90,57 @@ func TestServeReloadCertificates(t *testing.T) {
 	}
 	do("SET k v", "+QUEUED")
 	do("EXEC", "*1")
+	p.signals <- syscall.SIGTERM
+	if code := p.wait(t); code != exitOK {
+		t.Errorf("exit code %d: %s", code, p.stderr)
+	}
+}
+
+// TestServeReloadRelayTLS moves the authority's file: what a reload says to have
+// applied holds for the relay, too.
+func TestServeReloadRelayTLS(t *testing.T) {
+	ca := tlstest.NewCA(t, "authority")
+	cert := ca.Issue(t, "server")
+	n, err := localredis.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := strconv.Itoa(n)
+	master := startRedis(t, localredis.Options{Args: cert.RedisArgs(ca, port)})
+	dir := t.TempDir()
+	b, err := os.ReadFile(ca.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "master: 127.0.0.1:" + port + "\nlisteners: []\nadmin: {listen: \"127.0.0.1:0\"}\nlog: {format: json}\nrelay: {dir: " + t.TempDir() + "}\n" +
+		"upstream: {tls: {enabled: true, cert_file: " + cert.CertFile + ", key_file: " + cert.KeyFile + ", ca_file: "
+	file := filepath.Join(dir, "sluice.yml")
+	write := func(authority string) {
+		t.Helper()
+		err := os.WriteFile(filepath.Join(dir, authority), b, 0o600)
+		if err == nil {
+			err = os.WriteFile(file, []byte(text+filepath.Join(dir, authority)+"}}\n"), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("old")
+	p := start("serve", "--config", file)
+	l := awaitListening(t, p)
+	link := func() upstream.Status { return relayStatus(t, l.Admin).Relay.Link }
+	within(t, "the link is up", func() bool { return link().State == "connected" })
+	write("new")
+	if err := os.Remove(filepath.Join(dir, "old")); err != nil {
+		t.Fatal(err)
+	}
+	p.signals <- syscall.SIGHUP
+	p.stderr.waitFor(t, "reload: applied")
+	since := link().Since
+	if got, err := localredis.Do(master.Addr(), "CLIENT", "KILL", "TYPE", "replica"); err != nil || got == ":0" {
+		t.Fatal(got, err)
+	}
+	within(t, "the link is up again", func() bool { s := link(); return s.State == "connected" && s.Since.After(since) })
 	p.signals <- syscall.SIGTERM
 	if code := p.wait(t); code != exitOK {
 		t.Errorf("exit code %d: %s", code, p.stderr)

@@ -217,7 +217,7 @@ func (c *Config) RelayOptions(logger *zap.Logger, reg prometheus.Registerer) (sy
 	if o.Downstream.TLS, err = r.Replicas.TLS.perConnection("relay.replicas.tls", logger); err != nil || !c.Upstream.TLS.Enabled {
 		return o, err
 	}
-	o.Upstream.Dial = c.Upstream.TLS.dial
+	o.Upstream.Dial = c.Upstream.TLS.Dial
 	_, err = c.NodeTLS()
 	return o, err
 }

@@ -129,8 +129,8 @@ func (t UpstreamTLS) load(field string) (*tls.Config, error) {
 	return cfg, err
 }
 
-// dial connects with TLS, by the files as they are now.
-func (t UpstreamTLS) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+// Dial connects with TLS, by the files as they are now.
+func (t UpstreamTLS) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	cfg, err := t.load(upstreamTLSKey)
 	if err != nil {
 		return nil, err
