@@ -242,14 +242,39 @@ func (s *session) refused(r *request, reply []byte) bool {
 	if r.atomic || r.kind == route.Other || !r.keep(r.rest(r.Raw())) {
 		return false
 	}
-	via := r.Via
-	if r.Left > 0 {
-		o := s.w.newRequest(s)
-		o.orphan = true
-		via.Replace(&r.Request, &o.Request)
-	}
-	via.Fail(errDemoted)
+	r.abandon()
+	r.Via.Retire(errDemoted) // what is in flight behind r is answered: maybe likewise
 	return true
+}
+
+// abandon has an orphan take the rest of r's replies, if any are to come. r must
+// be at the head of its connection, or have been answered.
+func (r *request) abandon() {
+	if r.Left > 0 {
+		o := r.s.w.newRequest(r.s)
+		o.orphan = true
+		r.Via.Replace(&r.Request, &o.Request)
+	}
+}
+
+// premature holds back a read that has been answered while a request of its
+// session that stands before it is held: it would not show what that writes.
+func (s *session) premature(r *request) bool {
+	if r.Class != backend.Read || r.where != onWrite || len(s.w.held) == 0 || !r.behindHeld() || !r.keep(r.rest(r.Raw())) {
+		return false
+	}
+	r.abandon()
+	return true
+}
+
+// behindHeld reports whether a request before r in its session is held.
+func (r *request) behindHeld() bool {
+	for q := r.s.head; q != nil && q != r; q = q.next {
+		if len(q.held) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // retry sends a read to the master after a replica has refused it. Whatever
@@ -266,15 +291,21 @@ func (s *session) retry(r *request, reply []byte) bool {
 	if code := refusalOf(string(resp.ErrorCode(reply))); code != notRefused {
 		r.refusedBy, r.refusal = r.Via.Node, code
 	}
-	if r.Left > 0 {
-		o := s.w.newRequest(s)
-		o.orphan = true
-		r.Via.Replace(&r.Request, &o.Request)
-	}
+	r.abandon()
 	if p != nil {
 		r.sendRest(p, raw)
 	}
 	return true
+}
+
+// again goes on with a read whose connection has died, or was taken from it. One
+// from the connection that carries writes goes back there with what it stood
+// between: elsewhere it could overtake a write that is held, or be overtaken.
+func (s *session) again(r *request, raw []byte, detached bool) bool {
+	if r.where == onWrite && !detached && r.keep(r.rest(raw)) {
+		return true
+	}
+	return s.resend(r, raw)
 }
 
 // resend sends a read whose connection died to another node.

@@ -27,8 +27,10 @@ func (s *session) hold() bool {
 	if now-w.masterLost >= int64(w.opt.FailoverHold) && !w.paused { // a planned failover has its own limit
 		return false
 	}
-	if s.stall == stallNone || s.stall == stallReads || s.stall == stallDrained {
+	switch s.stall {
+	case stallNone, stallReads, stallDrained, stallIndex: // with an index too nothing may overtake what is held
 		s.stall = stallMaster
+	case stallMaster, stallAnswer, stallEnd:
 	}
 	if len(w.held) == 0 {
 		w.holdTimer.Reset(holdEvery)
@@ -77,27 +79,32 @@ func (w *worker) releaseHeld() {
 // Requests that have not been taken from the client's data come after it.
 func (s *session) release(p *backend.Pipeline) {
 	s.scripting = false
-	for r := s.head; r != nil; {
-		next := r.next // r may be handed out and used again
-		if len(r.held) > 0 {
-			raw := r.held
-			r.held = nil
-			if p != nil {
-				r.Left = r.commands - r.answered
-				s.place(r, onWrite)
-				p.Send(&r.Request, raw)
-			} else {
-				r.Left = r.commands - r.answered
-				r.fail(noMasterText(r))
-			}
+	for _, r := range s.heldRequests() { // one that fails may be handed out with those behind it
+		raw := r.held
+		r.held = nil
+		r.Left = r.commands - r.answered
+		if p == nil {
+			r.fail(noMasterText(r))
+			continue
 		}
-		r = next
+		s.place(r, onWrite)
+		p.Send(&r.Request, raw)
 	}
 	if s.stall == stallMaster {
 		s.stall = stallNone
 	}
 	s.finish()
 	s.update()
+}
+
+// heldRequests returns the requests of the session that are held, in order.
+func (s *session) heldRequests() (list []*request) {
+	for r := s.head; r != nil; r = r.next {
+		if len(r.held) > 0 {
+			list = append(list, r)
+		}
+	}
+	return list
 }
 
 // noMasterText words the error of a request that no node has seen.

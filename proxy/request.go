@@ -75,7 +75,7 @@ func (r *request) Reply(_ *backend.Request, data []byte, values int) {
 	if r.refusedBy != nil && r.Via.Master {
 		s.judgeRefusal(r, data)
 	}
-	if data[0] == '-' && !r.inside && s.pin == nil && s.refused(r, data) {
+	if !r.inside && s.pin == nil && (data[0] == '-' && s.refused(r, data) || s.premature(r)) {
 		return
 	}
 	if data[0] != '-' || r.inside {
@@ -136,6 +136,8 @@ func (r *request) Lost(_ *backend.Request, l backend.Loss) {
 	if r.partial {
 		// The client holds half a value; only the end of the connection can
 		// tell it so.
+		s.settle(r)
+		r.Via = nil // no pipeline has it: OnClose ends its writes
 		s.conn.Close(errHalfReply)
 		return
 	}
@@ -149,10 +151,11 @@ func (r *request) Lost(_ *backend.Request, l backend.Loss) {
 		s.lostPinned(r, l)
 		return
 	}
-	if !errors.Is(l.Cause, errDetached) { // that is no failure, and ends with what was before it there
+	detached := errors.Is(l.Cause, errDetached) // that is no failure, and ends with what was before it there
+	if l.Whole && !detached {
 		r.tries++
 	}
-	if r.Class == backend.Read && r.tries < maxTries && s.resend(r, l.Raw) {
+	if r.Class == backend.Read && r.tries < maxTries && s.again(r, l.Raw, detached) {
 		return
 	}
 	var re *backend.ReplyError
@@ -161,6 +164,8 @@ func (r *request) Lost(_ *backend.Request, l backend.Loss) {
 		r.fail(re.Line)
 	case l.Raw == nil:
 		r.fail(lostError(r, l.Whole, l.Cause))
+	case r.Class == backend.Read && r.tries >= maxTries: // it may be what ends the connections
+		r.fail(textNoNode)
 	case r.Class == backend.Read || r.atomic && !l.Whole && r.answered == 0:
 		if !r.keep(r.rest(l.Raw)) {
 			r.fail(noMasterText(r))
@@ -177,6 +182,7 @@ func (r *request) keepError(text string) {
 	r.s.w.stats.failed(text)
 	n := len(r.reply)
 	r.reply = resp.AppendError(r.reply, text)
+	r.whole = len(r.reply)
 	r.s.kept += len(r.reply) - n
 }
 

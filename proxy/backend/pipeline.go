@@ -29,12 +29,13 @@ const (
 	Connecting              // dialing; requests wait in the output
 	Ready                   // connected, role seen
 	Resting                 // failed a moment ago; refuses requests until the backoff is over
+	Retiring                // refuses requests; ends once those in flight are answered
 	Closed                  // for good
 )
 
 // String names the state.
 func (s State) String() string {
-	return [...]string{"idle", "connecting", "ready", "resting", "closed"}[s]
+	return [...]string{"idle", "connecting", "ready", "resting", "retiring", "closed"}[s]
 }
 
 // Errors of a pipeline.
@@ -94,6 +95,7 @@ type Pipeline struct {
 	failures   int   // since it last stood
 	heard      int64 // loop time at which the node last sent anything
 	restUntil  int64
+	retired    error // why it is Retiring
 	cancelDial context.CancelFunc
 	waiting    []func(error) // of WhenReady
 	drained    func()        // of BeginStream
@@ -298,6 +300,14 @@ func (p *Pipeline) Close(cause error) {
 
 // Fail ends the connection as a failure: a new one is made after a rest.
 func (p *Pipeline) Fail(cause error) { p.conn.Close(cause) }
+
+// Retire is Fail once everything in flight has been answered; until then nothing
+// more is taken.
+func (p *Pipeline) Retire(cause error) {
+	if p.state == Ready {
+		p.state, p.retired = Retiring, cause
+	}
+}
 
 // OnEOF implements eventloop.Handler.
 func (p *Pipeline) OnEOF(c *eventloop.Conn) {

@@ -33,6 +33,9 @@ func (p *Pipeline) OnData(c *eventloop.Conn, data []byte) int {
 	}
 	if p.head == nil {
 		c.Release(c.Written())
+		if p.state == Retiring {
+			p.Fail(p.retired)
+		}
 	} else {
 		c.Release(p.head.end - uint64(p.head.size))
 	}
