@@ -459,3 +459,34 @@ func TestHugePipelines(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// What clients send while the master hangs waits with them, not here.
+func TestHangingMasterHoldsBackItsClients(t *testing.T) {
+	c := newCluster(t, 0, func(o *proxy.Options) {
+		oneLoop(o)
+		o.HealthTimeout = time.Minute
+	})
+	r := dialRaw(t, c.addr)
+	if err := c.master.Signal(stopSignal); err != nil {
+		t.Fatal(err)
+	}
+	set := resp.AppendCommand(nil, "SET", "k", strings.Repeat("x", 900<<10))
+	const all, most = 200, 80 // the sockets hold some too
+	_ = r.SetWriteDeadline(time.Now().Add(5 * time.Second))
+	sent := 0
+	for sent < all {
+		if _, err := r.Write(set); err != nil {
+			break
+		}
+		sent++
+	}
+	if sent > most {
+		t.Errorf("%d writes of 900 KB were taken from one client, want at most %d", sent, most)
+	}
+	if err := c.master.Signal(contSignal); err != nil {
+		t.Fatal(err)
+	}
+	for range sent {
+		r.expect("+OK\r\n")
+	}
+}

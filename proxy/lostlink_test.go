@@ -104,7 +104,7 @@ func TestReadStaysBehindAHeldWrite(t *testing.T) {
 func TestReadThatEndsConnectionsIsGivenUp(t *testing.T) {
 	c := newCluster(t, 1, oneLoop)
 	r, other := dialRaw(t, c.addr), dialRaw(t, c.addr)
-	r.cmd("CLIENT", "REPLY", "OFF") // else it would be closed with half a reply
+	r.cmd("CLIENT", "REPLY", "OFF")                                                      // else it would be closed with half a reply
 	r.cmd("EVAL_RO", "return redis.error_reply(string.rep('x', 2*1024*1024))", "1", "k") // longer than a line may be
 	r.do("+OK\r\n", "CLIENT", "REPLY", "ON")
 	runs := func() int { return calls(t, c.master, "eval_ro") + calls(t, c.replicas[0], "eval_ro") }

@@ -31,6 +31,7 @@ type request struct {
 	backend.Request
 	s    *session
 	next *request // of the session, in the order of arrival
+	at   uint64   // its position in the client's stream
 
 	cmd       *command.Command // the first one's; nil for an unknown one
 	kind      route.Kind

@@ -53,6 +53,7 @@ type session struct {
 	need       int64    // bytes that the request which is arriving has at least
 
 	pos     uint64    // position in the client's stream of the data that is being handled
+	at      uint64    // position of the request that is being served
 	arrived uint64    // position after the last byte that has been received
 	index   readIndex // of linearizable reads
 
@@ -127,7 +128,7 @@ func (s *session) OnData(_ *eventloop.Conn, data []byte) int {
 			break
 		}
 		room := s.window - s.inFlight
-		if room <= 0 || s.conn.Congested() || len(s.detached) > 0 {
+		if room <= 0 || s.conn.Congested() || len(s.detached) > 0 || s.asked() >= windowBytes {
 			s.starved = false
 			s.update()
 			return used
@@ -151,8 +152,17 @@ func (s *session) OnData(_ *eventloop.Conn, data []byte) int {
 const (
 	firstWindow = 128     // requests, as long as the size of a reply is not known
 	minWindow   = 8       // requests
-	windowBytes = 4 << 20 // of replies that a window may bring
+	windowBytes = 4 << 20 // of replies that a window may bring, and of requests
 )
+
+// asked returns how many bytes of requests have come since the one that is to be
+// answered next: all that are kept in case they have to be sent again.
+func (s *session) asked() int64 {
+	if s.head == nil || s.upload != nil { // which is not kept
+		return 0
+	}
+	return int64(s.pos - s.head.at)
+}
 
 // setWindow bounds the requests in flight by the bytes they may bring: a client
 // that asks for a thousand large values at once would else keep a node from
@@ -236,6 +246,7 @@ func (s *session) serveBatch(data []byte, mixed bool) (used int, all bool) {
 	w := s.w
 	defer w.endRun()
 	for i := 0; i < len(w.batch); {
+		s.at = s.pos + uint64(w.batch[i].off)
 		n := s.serve(data, i, mixed)
 		if n == 0 { // again, after the stall
 			return w.batch[i].off, false
@@ -287,7 +298,7 @@ func (s *session) update() {
 	if s.w.draining && s.stall == stallNone && s.pin == nil && s.upload == nil {
 		s.end() // it was stalled as the drain began
 	}
-	s.throttled = s.stall != stallNone || s.inFlight >= s.window || s.conn.Congested() || len(s.detached) > 0 || s.upload != nil && s.upload.congested()
+	s.throttled = s.stall != stallNone || s.inFlight >= s.window || s.conn.Congested() || len(s.detached) > 0 || s.asked() >= windowBytes || s.upload != nil && s.upload.congested()
 	if s.throttled {
 		s.conn.Pause()
 		return
@@ -303,6 +314,7 @@ func (s *session) push(r *request) {
 		s.tail.next = r
 	}
 	s.tail = r
+	r.at = s.at
 	s.inFlight += r.commands
 }
 
@@ -365,10 +377,10 @@ func (s *session) advance() {
 		if s.head == nil {
 			s.tail = nil
 		}
-		before := s.inFlight
+		before, asked := s.inFlight, int64(s.pos-r.at)
 		s.inFlight -= r.commands
 		s.w.free(r)
-		if half := s.window / 2; s.throttled && before > half && s.inFlight <= half {
+		if half := s.window / 2; s.throttled && (before > half && s.inFlight <= half || asked > windowBytes/2 && s.asked() <= windowBytes/2) {
 			s.update()
 		}
 	}
