@@ -490,3 +490,39 @@ func TestHangingMasterHoldsBackItsClients(t *testing.T) {
 		r.expect("+OK\r\n")
 	}
 }
+
+// A client with a name uploads where no connection is ready for it: the name is
+// told the node first, and the upload goes on the same connection.
+func TestUploadOfANamedClient(t *testing.T) {
+	c := newCluster(t, 0, oneLoop)
+	for db := range 9 { // each leaves two connections that are kept, until there are enough
+		r := dialRaw(t, c.addr)
+		r.do("+OK\r\n", "SELECT", fmt.Sprint(db))
+		r.do("*-1\r\n", "BLPOP", "nothing", "0.01")
+	}
+	r := dialRaw(t, c.addr)
+	r.do("+OK\r\n", "SELECT", "10")
+	r.do("+OK\r\n", "CLIENT", "SETNAME", "uploader")
+	const size = 2 << 20
+	for range 3 {
+		r.cmd("SET", "k", strings.Repeat("x", size))
+		r.expect("+OK\r\n")
+		r.do(fmt.Sprintf(":%d\r\n", size), "STRLEN", "k")
+	}
+}
+
+// A WATCH that is so large that it is streamed watches all the same.
+func TestLargeWatch(t *testing.T) {
+	c := newCluster(t, 0, oneLoop)
+	r, other := dialRaw(t, c.addr), dialRaw(t, c.addr)
+	watch := []string{"WATCH"}
+	for i := range 1200 {
+		watch = append(watch, fmt.Sprint(strings.Repeat("x", 1000), i))
+	}
+	r.do("+OK\r\n", append(watch, "k")...)
+	other.do("+OK\r\n", "SET", "k", "v")
+	r.do("+OK\r\n", "MULTI")
+	r.do("+QUEUED\r\n", "SET", "k", "w")
+	r.do("*-1\r\n", "EXEC")
+	other.do("$1\r\nv\r\n", "GET", "k")
+}

@@ -61,12 +61,17 @@ func (s *session) beginUpload(head []byte) bool {
 		s.end()
 		return false
 	}
+	s.pinning.upload = true // so that it stays while what is kept for it is told the node
 	if s.pin.State() != backend.Ready {
 		s.awaitPin()
 		return false
 	}
+	s.pinning.upload = false
 	r := s.w.newRequest(s)
 	r.cmd, r.kind, r.Class = it.cmd, it.kind, classOf(it.kind)
+	if it.kind == route.Watch {
+		r.effect = effectWatch
+	}
 	if r.Class == backend.Read {
 		r.Class = backend.Other // its bytes are not kept: it cannot be sent again
 	}
