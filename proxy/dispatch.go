@@ -234,7 +234,7 @@ func (s *session) refused(r *request, reply []byte) bool {
 	if s.reload(r, reply) {
 		return true
 	}
-	if !bytes.HasPrefix(reply, []byte("-READONLY ")) {
+	if !demoted(r, reply) {
 		return false
 	}
 	// It was the master, and nothing was run: the new one gets it.
@@ -245,6 +245,16 @@ func (s *session) refused(r *request, reply []byte) bool {
 	r.abandon()
 	r.Via.Retire(errDemoted) // what is in flight behind r is answered: maybe likewise
 	return true
+}
+
+// demoted reports whether reply says that nothing of r was run since the node is
+// a replica. A script can answer with any code, after whatever it has written:
+// there only Redis's own words count.
+func demoted(r *request, reply []byte) bool {
+	if r.kind == route.Script {
+		return bytes.HasPrefix(reply, []byte("-READONLY You can't write against a read only"))
+	}
+	return bytes.HasPrefix(reply, []byte("-READONLY "))
 }
 
 // abandon has an orphan take the rest of r's replies, if any are to come. r must

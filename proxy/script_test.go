@@ -141,3 +141,13 @@ func TestClientFlagsAreReplayed(t *testing.T) {
 		}
 	}
 }
+
+// A script that has written and then answers as a replica would has run: it must
+// not run again.
+func TestScriptsOwnReadonlyErrorIsItsAnswer(t *testing.T) {
+	c := newCluster(t, 0, oneLoop)
+	r := dialRaw(t, c.addr)
+	r.cmd("EVAL", "redis.call('INCR', KEYS[1]) return redis.error_reply('READONLY so I say')", "1", "n")
+	wantError(t, r, "READONLY")
+	r.do("$1\r\n1\r\n", "GET", "n")
+}

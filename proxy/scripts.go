@@ -111,7 +111,7 @@ func (s *session) noteScript(it *item, args resp.Args) {
 // Only where nothing of the session is behind it, or it would be overtaken.
 func (s *session) reload(r *request, reply []byte) bool {
 	if r.kind != route.Script || r.cmd == nil || r.cmd.Name != "evalsha" || r.Left > 0 || s.tail != r ||
-		!bytes.HasPrefix(reply, []byte("-NOSCRIPT ")) {
+		!bytes.HasPrefix(reply, []byte("-NOSCRIPT No matching script")) {
 		return false
 	}
 	raw := r.Raw()
