@@ -113,8 +113,8 @@ func (c *session) replicate(w repl.Want, a answer, offers []offer, gens []*store
 			return c.turnAway(w)
 		case answerHold:
 			if time.Now().After(deadline) {
-				if w.Next-1 <= c.srv.up.Status().Received || !isUp(c.srv.up.Status()) {
-					return c.turnAway(w)
+				if up := c.srv.up.Status(); w.Next-1 <= up.Reached || !isUp(up) {
+					return c.turnAway(w) // what it has is on its way to us, if slowly
 				}
 				// The master goes on, and has never got as far.
 				if a = planFull(offers, repl.Ahead); a.kind == answerFull {

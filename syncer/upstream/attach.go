@@ -69,6 +69,10 @@ func (l *Link) attach(ctx context.Context, p *peer) (*attachment, error) {
 			return nil, fmt.Errorf("the full resync is put off: %w", err)
 		}
 	}
+	l.reached.Store(int64(repl.UnknownOffset))
+	if i != nil {
+		l.reached.Store(int64(i.pos.Offset))
+	}
 	l.log.Debug("attach", zap.Stringer("how", plan.kind), zap.Stringer("want", plan.want))
 	var base *transfer
 	if plan.kind == attachCreate {

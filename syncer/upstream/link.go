@@ -35,6 +35,7 @@ type Link struct {
 	cancel   context.CancelCauseFunc
 	wg       sync.WaitGroup
 	received atomic.Int64 // offset of the last byte in memory
+	reached  atomic.Int64 // offset that the master had reached when the link attached, -1 if it would not tell
 	acked    atomic.Int64
 
 	startOver bool // the head cannot go on; only the run goroutine and its writer use it
@@ -140,6 +141,7 @@ type Status struct {
 	Error  string    `json:"error,omitempty"` // why it is down
 
 	Received  repl.Offset `json:"received"`  // of the last byte in memory
+	Reached   repl.Offset `json:"reached"`   // that the master is known to have reached: what is received, or more that is on its way
 	Committed repl.Offset `json:"committed"` // of the last commit in the store; -1 in an empty one
 	Fsynced   repl.Offset `json:"fsynced"`   // durable up to it; -1 in an empty store
 	Acked     repl.Offset `json:"acked"`     // as last told to the master
@@ -159,7 +161,7 @@ func (l *Link) Status() Status {
 	state, since, master, lastErr, _ := l.m.get()
 	s := Status{
 		State: state.String(), Since: since, Master: master, Error: lastErr,
-		Received: repl.Offset(l.received.Load()), Acked: repl.Offset(l.acked.Load()), Buffered: l.ring.len(),
+		Received: repl.Offset(l.received.Load()), Reached: repl.Offset(max(l.reached.Load(), l.received.Load())), Acked: repl.Offset(l.acked.Load()), Buffered: l.ring.len(),
 		Committed: repl.UnknownOffset, Fsynced: repl.UnknownOffset, BaseError: l.bases.lastError(),
 	}
 	if g := l.st.Head(); g != nil {
