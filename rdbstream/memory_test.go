@@ -40,14 +40,14 @@ func TestBoundedMemory(t *testing.T) {
 		tail  []byte
 		times int
 	}{
-		{"string of 200 MB", newFile("REDIS0011").key(rdbstream.TypeString, "k").num(200 << 20).b, megabyte, nil, 200},
+		{"string of 40 MB", newFile("REDIS0011").key(rdbstream.TypeString, "k").num(40 << 20).b, megabyte, nil, 40},
 		{"string of 1 GB", newFile("REDIS0011").key(rdbstream.TypeString, "k").num(1 << 30).b, megabyte, nil, 1 << 10},
-		{"hash of 34 MB", newFile("REDIS0011").key(rdbstream.TypeHash, "k").num(200 << 12).b, fields.b, nil, 200},
-		{"module of 100 MB", newFile("REDIS0011").key(rdbstream.TypeModule2, "k").num(moduleID).b,
-			newFile("").num(5).str(string(megabyte)).b, []byte{0}, 100},
+		{"hash of 7 MB", newFile("REDIS0011").key(rdbstream.TypeHash, "k").num(40 << 12).b, fields.b, nil, 40},
+		{"module of 20 MB", newFile("REDIS0011").key(rdbstream.TypeModule2, "k").num(moduleID).b,
+			newFile("").num(5).str(string(megabyte)).b, []byte{0}, 20},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if tc.times > 200 && os.Getenv("SLUICE_LONG") != "1" {
+			if tc.times > 100 && os.Getenv("SLUICE_LONG") != "1" {
 				t.Skip("set SLUICE_LONG=1")
 			}
 			pull, size := large(tc.head, tc.body, tc.tail, tc.times)

@@ -91,7 +91,7 @@ func anys(words []string) []any {
 // own there is no other sign.
 func until(t *testing.T, rdb *redis.Client, words, text string) {
 	t.Helper()
-	deadline := time.After(15 * time.Second)
+	deadline := time.After(60 * time.Second)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !strings.Contains(do(t, rdb, words).(string), text) {

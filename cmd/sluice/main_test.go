@@ -15,7 +15,7 @@ import (
 )
 
 // testTimeout bounds every wait of the tests; none should come near it.
-const testTimeout = 20 * time.Second
+const testTimeout = 60 * time.Second
 
 func TestMain(m *testing.M) {
 	code := m.Run()

@@ -51,6 +51,9 @@ func newRig(t testing.TB, dir, master string, o rigOptions) *rig {
 	if o.up.Master = master; o.up.Logger == nil {
 		o.up.Logger = logger(t)
 	}
+	if o.up.BaseRefreshMin == 0 {
+		o.up.BaseRefreshMin = 1 << 40 // a second base would cost the master a full resync, which tests count
+	}
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
 	}

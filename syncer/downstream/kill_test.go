@@ -112,7 +112,7 @@ func campaign() time.Duration {
 	case testing.Short():
 		return 10 * time.Second
 	}
-	return time.Minute
+	return 20 * time.Second
 }
 
 // Relay, links, replicas and their connections are killed at random under load:

@@ -48,7 +48,7 @@ func TestSentinelFailover(t *testing.T) {
 	var sentinels []*localredis.Server
 	for range 3 {
 		s, err := localredis.StartSentinel(t.Context(), localredis.SentinelOptions{
-			Name: name, Master: master, Quorum: 2, DownAfter: time.Second, FailoverTimeout: 10 * time.Second})
+			Name: name, Master: master, Quorum: 2, DownAfter: 3 * time.Second, FailoverTimeout: 10 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}

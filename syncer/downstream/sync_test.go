@@ -99,6 +99,7 @@ func TestNotReady(t *testing.T) {
 // WAIT on the master counts the replicas behind the relay: the slowest of them
 // tells.
 func TestAckDownstream(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	master := relaytest.StartRedis(t, localredis.Options{})
 	round(t, relaytest.NewLoad(t, master), 1)
 	r := startRig(t, t.TempDir(), master.Addr(), rigOptions{up: upstream.Options{Ack: upstream.AckDownstream}})

@@ -85,8 +85,7 @@ func testMasterOf(t *testing.T, e edition, all []edition) {
 	}
 	core, logs := observer.New(zap.InfoLevel)
 	dir := t.TempDir()
-	// No second base: one would cost the master a fork, where no replica can give it.
-	r := newRig(t, dir, master.Addr(), rigOptions{up: upstream.Options{BaseRefreshMin: 1 << 40, Logger: zap.New(core)}})
+	r := newRig(t, dir, master.Addr(), rigOptions{up: upstream.Options{Logger: zap.New(core)}})
 	r.link.Start()
 	r.awaitBase(t)
 	base := r.st.Current().Bases()[0]

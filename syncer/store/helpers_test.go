@@ -18,7 +18,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // testTimeout bounds every wait of the tests; none should come near it.
-const testTimeout = 20 * time.Second
+const testTimeout = 60 * time.Second
 
 var (
 	idA = repl.ReplID(strings.Repeat("a", 40))

@@ -67,7 +67,7 @@ func TestFault03RandomKills(t *testing.T) {
 // A replica that takes a snapshot with a mark and then sends no ACK gets nothing
 // and is dropped by the master (the control); we are not.
 func TestFault05NoAckAfterMark(t *testing.T) {
-	master := startRedis(t, localredis.Options{Args: []string{"--repl-timeout", "2", "--repl-diskless-sync", "yes"}})
+	master := startRedis(t, localredis.Options{Args: []string{"--repl-timeout", "5", "--repl-diskless-sync", "yes"}})
 	// Without INFO the snapshot comes on the link itself.
 	do(t, master, "ACL", "SETUSER", "relay", "on", ">secret", "+psync", "+replconf", "+ping")
 	do(t, master, "SET", "a", "b")

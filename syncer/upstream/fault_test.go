@@ -172,7 +172,7 @@ func TestFirstAckIsRepeated(t *testing.T) {
 		for range 8 { // at one a second they would take as many
 			s.AwaitAck(pos.Offset)
 		}
-		if d := time.Since(begin); d > 4*time.Second {
+		if d := time.Since(begin); d > 7*time.Second {
 			t.Errorf("8 ACKs took %s", d)
 		}
 		s.Send(stream)
@@ -316,9 +316,8 @@ func TestFault10DiskFull(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if s := r.Status(); r.st.State() != store.StateDiskFull || !strings.Contains(s.Error, ErrBufferFull.Error()) {
-		t.Errorf("store is %v, %+v", r.st.State(), s)
-	}
+	await(t, "the buffer is said to be full", func() bool { return strings.Contains(r.Status().Error, ErrBufferFull.Error()) })
+	await(t, "full disk", func() bool { return r.st.State() == store.StateDiskFull }) // it is tried again and again
 	await(t, "link dropped", func() bool { return info(t, master, "connected_slaves") == "0" })
 	fs.set(nil, nil)
 	r.awaitOffset(t, master)

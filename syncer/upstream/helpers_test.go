@@ -55,6 +55,9 @@ type rig struct {
 func startLink(t testing.TB, dir, master string, o Options, so store.Options) *rig {
 	t.Helper()
 	o.Master = master
+	if o.BaseRefreshMin == 0 {
+		o.BaseRefreshMin = 1 << 40 // a second base would cost the master a fork, which tests count
+	}
 	if testing.Verbose() && o.Logger == nil {
 		o.Logger, _ = zap.NewDevelopment()
 	}
