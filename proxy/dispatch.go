@@ -105,7 +105,7 @@ func (s *session) forward(raw []byte, args resp.Args, it *item, mixed bool) bool
 			return false
 		}
 	default:
-		p = s.pipeline(target, it.kind == route.Script && !mixed, &reason)
+		p = s.pipeline(target, w.scripted, &reason)
 	}
 	if p == nil && s.hold() {
 		return false // this request comes again

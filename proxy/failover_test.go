@@ -172,3 +172,19 @@ func TestDemotedMasterIsNotWrittenTo(t *testing.T) {
 	awaitCount(t, &l.writes, l.writes.Load()+300)
 	l.end(t)
 }
+
+// A client whose write waits for a master is not idle.
+func TestHeldClientIsNotIdle(t *testing.T) {
+	c := newCluster(t, 1, func(o *proxy.Options) {
+		oneLoop(o)
+		o.IdleTimeout, o.FailoverHold = 2*time.Second, time.Minute
+	})
+	r := dialRaw(t, c.addr)
+	c.master.Kill()
+	c.await(t, "the loss of the master", func(s proxy.Status) bool { return !s.Ready })
+	r.cmd("SET", "k", "v")
+	idle := dialRaw(t, c.addr) // which has been idle for less long
+	idle.closedAfter("")
+	redisDo(t, c.replicas[0], "REPLICAOF", "NO", "ONE")
+	r.expect("+OK\r\n")
+}

@@ -363,7 +363,7 @@ func (s *session) sendTransaction(data []byte, i int) int {
 		s.stall = stallReads
 		return 0
 	}
-	p := s.writes(false)
+	p := s.writes(w.scripted)
 	if p == nil && s.hold() {
 		return 0
 	}

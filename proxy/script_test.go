@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-io/sluice/resp"
 	"github.com/sluice-io/sluice/resp/localredis"
 )
 
@@ -150,4 +151,35 @@ func TestScriptsOwnReadonlyErrorIsItsAnswer(t *testing.T) {
 	r.cmd("EVAL", "redis.call('INCR', KEYS[1]) return redis.error_reply('READONLY so I say')", "1", "n")
 	wantError(t, r, "READONLY")
 	r.do("$1\r\n1\r\n", "GET", "n")
+}
+
+// Also a script that comes with writes, with reads or in a transaction keeps
+// nobody from writing who runs none.
+func TestRunawayScriptAmongOthers(t *testing.T) {
+	c := newCluster(t, 0, oneLoop, "--busy-reply-threshold", "10")
+	other := dialRaw(t, c.addr)
+	for _, run := range []string{
+		"SET a 1\r\nEVAL 'while true do end' 0\r\n",
+		"GET a\r\nSET a 1\r\nEVAL 'while true do end' 0\r\nGET a\r\n",
+		"MULTI\r\nEVAL 'while true do end' 0\r\nEXEC\r\n",
+	} {
+		r := dialRaw(t, c.addr)
+		var array []byte
+		for line := range strings.Lines(run) { // an inline command is no part of a transaction in one piece
+			var err error
+			if array, err = resp.NormalizeInline(array, []byte(line)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.send(string(array))
+		awaitReply(t, c.master.Addr(), "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n", "PING")
+		other.cmd("SET", "k", "v")
+		_ = other.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if line, err := other.reply(); err != nil || !strings.HasPrefix(line, "-BUSY ") {
+			t.Errorf("SET beside %q was answered with %q, %v", run, line, err)
+		}
+		other.do("+OK\r\n", "SCRIPT", "KILL")
+		awaitPing(t, other, "+PONG")
+		_ = r.Close()
+	}
 }

@@ -61,7 +61,7 @@ type session struct {
 	closed  bool
 	eof     bool // the client has finished sending
 	starved bool // all that was received has been handled
-	endAt   int64
+	endAt   int64 // loop time at which nothing was left but output to be written; 0 before
 
 	listener *boundListener
 	access   *access
@@ -199,6 +199,7 @@ func (s *session) handle(data []byte, room int) (used int, more bool) {
 	w.batch, w.spans = w.batch[:0], w.spans[:0]
 	lim := s.limits()
 	pos, mixed, reads := 0, false, false
+	w.scripted = false
 	var perr error
 	s.need = 0
 	for len(w.batch) < room && pos < len(data) {
@@ -218,6 +219,7 @@ func (s *session) handle(data []byte, room int) (used int, more bool) {
 			it.cmd, it.kind = w.lookup(resp.Args{Buf: data[pos : pos+n], Spans: spans[first:]})
 			mixed = mixed || !it.kind.ReadOnly()
 			reads = reads || it.kind == route.Read
+			w.scripted = w.scripted || it.kind == route.Script
 			w.batch = append(w.batch, it)
 		}
 		pos += n
@@ -272,7 +274,6 @@ func (s *session) end() {
 		return
 	}
 	s.stall = stallEnd
-	s.endAt = s.w.loop.Now()
 	s.finish()
 }
 
@@ -484,11 +485,11 @@ func (s *session) from() string {
 func (s *session) sweep(now int64) {
 	switch {
 	case s.closed:
-	case s.endAt != 0 && s.head == nil && now-s.endAt > int64(lingerFor):
+	case s.endAt != 0 && now-s.endAt > int64(lingerFor):
 		s.conn.Close(errLinger)
 	case !s.authed && s.w.opt.AuthTimeout > 0 && now-s.born > int64(s.w.opt.AuthTimeout):
 		s.conn.Close(errAuthTimeout)
-	case s.w.opt.IdleTimeout > 0 && s.head == nil && !s.pinning.waits() && now-s.conn.LastRead > int64(s.w.opt.IdleTimeout):
+	case s.w.opt.IdleTimeout > 0 && s.head == nil && s.stall == stallNone && !s.pinning.waits() && now-s.conn.LastRead > int64(s.w.opt.IdleTimeout):
 		s.conn.Close(errIdle)
 	}
 }

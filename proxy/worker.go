@@ -58,13 +58,14 @@ type worker struct {
 	nUnused  int
 	draining bool
 
-	batch []item      // requests of the read that is being handled
-	spans []resp.Span // their arguments
-	again []resp.Span // arguments of a request that is sent again
-	keys  []int       // of the request that is being handled
-	last  lastCommand
-	run   run    // the request that is being put together
-	norm  []byte // an inline request as an array
+	batch    []item      // requests of the read that is being handled
+	spans    []resp.Span // their arguments
+	scripted bool        // a script is among them
+	again    []resp.Span // arguments of a request that is sent again
+	keys     []int       // of the request that is being handled
+	last     lastCommand
+	run      run    // the request that is being put together
+	norm     []byte // an inline request as an array
 
 	stats workerStats
 	acked atomic.Uint64 // bytes of the writes that were acknowledged; read by the sampler

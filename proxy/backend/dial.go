@@ -90,7 +90,8 @@ func (d *Dialer) connect(ctx context.Context, addr string, steps []step, check f
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	sock := c // c becomes TLS over it
+	stop := context.AfterFunc(ctx, func() { _ = sock.SetDeadline(time.Unix(1, 0)) })
 	if d.TLS != nil {
 		if cfg := d.TLS(); cfg != nil {
 			c = eventloop.ClientTLS(c, cfg, addr)
