@@ -210,7 +210,7 @@ func TestMasterLostInATransaction(t *testing.T) {
 		run(i, "after", tc.after)
 		direct.do(string(resp.AppendBulkString(nil, tc.value)), "GET", keyOf(tc.name))
 	}
-	if n := sample(t, reg, "sluice_proxy_errors_total", "EXECABORT"); n < 4 {
+	if n := metric(t, reg, "sluice_proxy_errors_total", "EXECABORT"); n < 4 {
 		t.Errorf("%v failed transactions are counted", n)
 	}
 }

@@ -204,20 +204,11 @@ func TestReplicasServeCausalReads(t *testing.T) {
 // allRouted returns the routing decisions by reason, those that were taken.
 func allRouted(t testing.TB, reg *prometheus.Registry) map[string]float64 {
 	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
 	all := make(map[string]float64)
-	for _, f := range families {
-		if f.GetName() != "sluice_proxy_routed_total" {
-			continue
+	eachSeries(t, reg, "sluice_proxy_routed_total", func(labels map[string]string, v float64) {
+		if v > 0 {
+			all[labels["reason"]] = v
 		}
-		for _, m := range f.Metric {
-			if v := m.Counter.GetValue(); v > 0 {
-				all[m.Label[0].GetValue()] = v
-			}
-		}
-	}
+	})
 	return all
 }

@@ -394,34 +394,9 @@ func (h *hunt) until(t testing.TB, enough func() bool) {
 // served returns the reads that replicas and master have answered.
 func served(t testing.TB, reg *prometheus.Registry) (replicas, master float64) {
 	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() != "sluice_proxy_commands_total" {
-			continue
-		}
-		for _, m := range f.Metric {
-			var role, class string
-			for _, l := range m.Label {
-				switch l.GetName() {
-				case "role":
-					role = l.GetValue()
-				case "class":
-					class = l.GetValue()
-				}
-			}
-			switch {
-			case class != "read":
-			case role == "replica":
-				replicas += m.Counter.GetValue()
-			default:
-				master += m.Counter.GetValue()
-			}
-		}
-	}
-	return replicas, master
+	all := metric(t, reg, "sluice_proxy_commands_total", "read")
+	replicas = metric(t, reg, "sluice_proxy_commands_total", "read", "replica")
+	return replicas, all - replicas
 }
 
 // foe is a cluster whose replicas lag and are hurt all the time, with a

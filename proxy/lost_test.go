@@ -11,26 +11,6 @@ import (
 	"github.com/sluice-io/sluice/resp"
 )
 
-// metricSum returns the sum over all series of a counter or gauge.
-func metricSum(t testing.TB, reg *prometheus.Registry, name string) (sum int64) {
-	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() != name {
-			continue
-		}
-		for _, m := range f.GetMetric() {
-			sum += int64(m.GetCounter().GetValue() + m.GetGauge().GetValue())
-		}
-		return sum
-	}
-	t.Fatalf("there is no metric %s", name)
-	return 0
-}
-
 // checkLosses compares the metrics with what the writers of l saw: nothing that
 // was acknowledged and is gone may be missing there, and what is called certain
 // must be: acknowledged, or at least executed.

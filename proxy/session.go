@@ -59,8 +59,8 @@ type session struct {
 
 	stall   stall
 	closed  bool
-	eof     bool // the client has finished sending
-	starved bool // all that was received has been handled
+	eof     bool  // the client has finished sending
+	starved bool  // all that was received has been handled
 	endAt   int64 // loop time at which nothing was left but output to be written; 0 before
 
 	listener *boundListener

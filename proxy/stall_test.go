@@ -68,23 +68,9 @@ func (r *readers) end(t testing.TB) {
 }
 
 // stalls returns how often reads were taken from a replica.
-func stalls(t testing.TB, reg *prometheus.Registry, s *localredis.Server) (n float64) {
+func stalls(t testing.TB, reg *prometheus.Registry, s *localredis.Server) float64 {
 	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() != "sluice_proxy_replica_stalls_total" {
-			continue
-		}
-		for _, m := range f.Metric {
-			if m.Label[0].GetValue() == s.Addr() {
-				n = m.Counter.GetValue()
-			}
-		}
-	}
-	return n
+	return metric(t, reg, "sluice_proxy_replica_stalls_total", s.Addr())
 }
 
 // TestFrozenReplicaLosesItsReads: the observers are told to wait for half a
