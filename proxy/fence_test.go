@@ -94,7 +94,7 @@ func TestRefusedWriteIsFencedWhereItRuns(t *testing.T) {
 	c.returns(t, "k")
 	// What the first run counts is no write to the replica, so that no fence is due to it.
 	w.do("+OK\r\n", "EVAL", `redis.set_repl(redis.REPL_NONE)
-		if redis.call("incr", KEYS[2]) == 1 then return redis.error_reply("READONLY not now") end
+		if redis.call("incr", KEYS[2]) == 1 then return redis.error_reply("READONLY You can't write against a read only replica.") end
 		redis.set_repl(redis.REPL_ALL)
 		return redis.call("set", KEYS[1], "new")`, "2", "k", "tries")
 	for range 50 {
