@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/sluice-io/sluice/syncer/downstream"
+	"github.com/sluice-io/sluice/syncer/journal"
 	"github.com/sluice-io/sluice/syncer/store"
 	"github.com/sluice-io/sluice/syncer/upstream"
 )
@@ -27,6 +28,7 @@ type Relay struct {
 
 	parts   atomic.Pointer[parts]
 	reopens prometheus.Counter
+	journal *journal.Journal
 
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
@@ -75,8 +77,11 @@ func New(o Options) (*Relay, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
+	j := &journal.Journal{}
+	o.Upstream.Journal, o.Downstream.Journal = j, j
 	return &Relay{
-		opt: o, log: o.Logger.Named("relay"), master: o.Upstream.Master,
+		journal: j,
+		opt:     o, log: o.Logger.Named("relay"), master: o.Upstream.Master,
 		done: make(chan struct{}), replaced: make(chan struct{}),
 		reopens: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sluice_relay_store_reopens_total",
@@ -141,9 +146,13 @@ func (r *Relay) open() (*parts, error) {
 // supervise waits until the relay is closed, and replaces the parts meanwhile
 // whenever the store says that it must be opened again.
 func (r *Relay) supervise(ctx context.Context, p *parts) {
+	was := store.StateWritable
 	for p != nil {
 		changed := p.store.StateChanged()
-		if p.store.State() == store.StateUnsafe {
+		is := p.store.State()
+		r.noteStore(was, is, p.store.Err())
+		was = is
+		if is == store.StateUnsafe {
 			p = r.replace(ctx, p)
 			continue
 		}
@@ -156,6 +165,17 @@ func (r *Relay) supervise(ctx context.Context, p *parts) {
 			r.mu.Unlock()
 			return
 		}
+	}
+}
+
+// noteStore remembers that the store takes no writes, or takes them again.
+func (r *Relay) noteStore(was, is store.State, err error) {
+	switch {
+	case is == was:
+	case is.Degraded():
+		r.journal.Add(time.Now(), journal.StoreDown, r.opt.Dir, fmt.Sprintf("%s: nothing is written: %v", is, err))
+	case was.Degraded() && is == store.StateWritable:
+		r.journal.Add(time.Now(), journal.StoreUp, r.opt.Dir, "the store writes again, after "+was.String())
 	}
 }
 

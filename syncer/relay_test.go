@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -19,6 +22,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/sluice-io/sluice/resp/localredis"
+	"github.com/sluice-io/sluice/syncer/downstream"
+	"github.com/sluice-io/sluice/syncer/journal"
 	"github.com/sluice-io/sluice/syncer/relaytest"
 	"github.com/sluice-io/sluice/syncer/repl"
 	"github.com/sluice-io/sluice/syncer/store"
@@ -215,9 +220,50 @@ func TestRelayOpensUnsafeStoreAgain(t *testing.T) {
 			t.Errorf("logged %d times, want %d: %s", n, want, msg)
 		}
 	}
+	awaitEvent(t, r, journal.StoreDown, r.opt.Dir, "unsafe: nothing is written")
+	awaitEvent(t, r, journal.StoreUp, r.opt.Dir, "after unsafe")
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// awaitEvent waits until the relay remembers such an event.
+func awaitEvent(t *testing.T, r *Relay, kind journal.Kind, node, text string) {
+	t.Helper()
+	relaytest.Await(t, fmt.Sprintf("%s of %s: %s", kind, node, text), func() bool {
+		return slices.ContainsFunc(r.Status().Events, func(e journal.Event) bool {
+			return e.Kind == kind && e.Node == node && strings.Contains(e.Text, text)
+		})
+	})
+}
+
+// What happens to link, bases and replicas is remembered for people.
+func TestRelayRemembersEvents(t *testing.T) {
+	master := relaytest.StartRedis(t, localredis.Options{})
+	r := startRelay(t, master, Options{Downstream: downstream.Options{Listen: "127.0.0.1:0"}})
+	awaitEvent(t, r, journal.LinkUp, master.Addr(), "is up at offset ")
+	awaitEvent(t, r, journal.Base, master.Addr(), " was taken from master "+master.Addr())
+	host, port, err := net.SplitHostPort(r.Server().Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica := relaytest.StartRedis(t, localredis.Options{Args: []string{"--replicaof", host, port}})
+	awaitEvent(t, r, journal.FullResync, replica.Addr(), "full resync requested")
+	relaytest.Await(t, "the replica is online", func() bool {
+		list := r.Server().Status().Replicas
+		return len(list) == 1 && list[0].State == "online"
+	})
+	relaytest.Do(t, master, "SET", "k", "v") // a replica continues only what it has had something of
+	awaitAll(t, r, master)
+	relaytest.Await(t, "the replica has it", func() bool {
+		return relaytest.Number(t, replica, "slave_repl_offset") == relaytest.Number(t, master, "master_repl_offset")
+	})
+	relaytest.Do(t, replica, "CLIENT", "KILL", "TYPE", "master")
+	awaitEvent(t, r, journal.ReplicaGone, replica.Addr(), "while online: it closed the connection")
+	awaitEvent(t, r, journal.PartialResync, replica.Addr(), "it goes on at offset ")
+	replica.Stop()
+	master.Kill()
+	awaitEvent(t, r, journal.LinkDown, master.Addr(), "is down: ")
 }
 
 // One that has lost what was durable is corrupt: the relay has failed, and says

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/sluice-io/sluice/syncer/downstream"
+	"github.com/sluice-io/sluice/syncer/journal"
 	"github.com/sluice-io/sluice/syncer/repl"
 	"github.com/sluice-io/sluice/syncer/store"
 	"github.com/sluice-io/sluice/syncer/upstream"
@@ -18,6 +19,8 @@ type Status struct {
 	Store StoreStatus     `json:"store"`
 	// Downstream is the server for replicas; nil where there is none.
 	Downstream *downstream.Status `json:"downstream,omitempty"`
+
+	Events []journal.Event `json:"events"` // the last ones, the newest first; bounded
 }
 
 // StoreStatus is what there is to know about a relay's store. Offsets are those
@@ -57,7 +60,7 @@ func (r *Relay) Status() Status {
 	if p == nil {
 		return Status{Reason: "it has not been started", Store: StoreStatus{Dir: r.opt.Dir, First: repl.UnknownOffset, Committed: repl.UnknownOffset, Fsynced: repl.UnknownOffset}}
 	}
-	s := Status{Link: p.link.Status(), Store: storeStatus(p.store)}
+	s := Status{Link: p.link.Status(), Store: storeStatus(p.store), Events: r.journal.Events()}
 	if p.server != nil {
 		d := p.server.Status()
 		s.Downstream = &d

@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-io/sluice/proxy/topology"
 	"github.com/sluice-io/sluice/syncer"
 	"github.com/sluice-io/sluice/syncer/downstream"
+	"github.com/sluice-io/sluice/syncer/journal"
 )
 
 // look is how the status is shown.
@@ -41,7 +42,7 @@ func statusScreen(st *admin.Status, l look) string {
 			s.line(span{text: strings.TrimRight(line, "\n")})
 		}
 	}
-	eventList(s, st.Events, l)
+	eventList(s, st.History(), l)
 	return s.b.String()
 }
 
@@ -166,10 +167,14 @@ func shortTime(seconds float64) string {
 	return d.Round(10 * time.Microsecond).String()
 }
 
-// eventStyles are the styles of what is no mere news.
+// eventStyles are the styles of what is no mere news, by the words of the proxy's
+// events and the relay's.
 var eventStyles = map[topology.EventKind]style{
 	topology.EventDown: styleBad, topology.EventMasterLost: styleBad, topology.EventEjected: styleWarn, topology.EventResync: styleWarn,
 	topology.EventUp: styleGood, topology.EventReads: styleGood, topology.EventFailover: styleInfo, topology.EventMaster: styleInfo,
+	topology.EventKind(journal.LinkDown): styleBad, topology.EventKind(journal.StoreDown): styleBad, topology.EventKind(journal.BaseFailed): styleWarn,
+	topology.EventKind(journal.ReplicaGone): styleWarn, topology.EventKind(journal.FullResync): styleWarn,
+	topology.EventKind(journal.LinkUp): styleGood, topology.EventKind(journal.StoreUp): styleGood, topology.EventKind(journal.PartialResync): styleGood,
 }
 
 // eventList shows the last events, the newest first: as many as there is room

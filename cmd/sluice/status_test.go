@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -18,6 +19,8 @@ import (
 	"github.com/sluice-io/sluice/cmd/sluice/internal/admin"
 	"github.com/sluice-io/sluice/proxy"
 	"github.com/sluice-io/sluice/proxy/topology"
+	"github.com/sluice-io/sluice/syncer"
+	"github.com/sluice-io/sluice/syncer/journal"
 )
 
 var someStatus = admin.Status{Status: proxy.Status{
@@ -95,6 +98,15 @@ TIME      EVENT        NODE  WHAT
 	if d := cmp.Diff(want, statusScreen(st, look{events: 5})); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
+	st.Relay = &syncer.Status{Events: []journal.Event{ // they stand among the others
+		{Time: at.Add(-500 * time.Millisecond), Kind: journal.LinkUp, Node: m, Text: "the link to the master is up at offset 7"},
+		{Time: at.Add(-2 * time.Second), Kind: journal.LinkDown, Node: "r:1", Text: "the link to the master is down: EOF"},
+	}}
+	_, events, _ := strings.Cut(statusScreen(st, look{events: 5}), "TIME ")
+	if !regexp.MustCompile(`(?s)failover.*link up.*master lost.*link down`).MatchString(events) {
+		t.Errorf("not in order:\n%s", events)
+	}
+	st.Relay = nil
 	for width := 1; width < 120; width++ {
 		for line := range strings.Lines(statusScreen(st, look{width: width, events: 5})) {
 			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > width {

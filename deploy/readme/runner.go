@@ -128,7 +128,7 @@ func (r *runner) typed(ctx context.Context, s *step) error {
 	if s.kind == kindFails {
 		var status *exec.ExitError
 		if !errors.As(err, &status) || ctx.Err() != nil {
-			return fmt.Errorf("it should fail, and does not (%w); it printed\n%s", errors.Join(err, ctx.Err()), text)
+			return errors.Join(fmt.Errorf("it should fail, and does not; it printed\n%s", text), err, ctx.Err())
 		}
 	} else if err != nil {
 		return fmt.Errorf("%w; it printed\n%s", err, text)

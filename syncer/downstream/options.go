@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/sluice-io/sluice/syncer/journal"
 	"github.com/sluice-io/sluice/syncer/upstream"
 )
 
@@ -41,6 +42,7 @@ type Options struct {
 	MaxClients  int // connections at once, replicas included
 
 	Logger     *zap.Logger           // nil logs nothing
+	Journal    *journal.Journal      // nil remembers nothing
 	Registerer prometheus.Registerer // nil registers nothing
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/sluice-io/sluice/syncer/journal"
 	"github.com/sluice-io/sluice/syncer/repl"
 	"github.com/sluice-io/sluice/syncer/store"
 )
@@ -64,6 +65,11 @@ func New(st *store.Store, up Upstream, o Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.metrics = newMetrics(s)
 	return s, nil
+}
+
+// note remembers what happened to a replica, for people.
+func (s *Server) note(kind journal.Kind, peer, text string) {
+	s.opt.Journal.Add(time.Now(), kind, peer, text)
 }
 
 // Start listens and serves until Close.

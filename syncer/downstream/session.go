@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/sluice-io/sluice/resp"
+	"github.com/sluice-io/sluice/syncer/journal"
 	"github.com/sluice-io/sluice/syncer/psync"
 	"github.com/sluice-io/sluice/syncer/repl"
 	"github.com/sluice-io/sluice/syncer/store"
@@ -138,6 +139,7 @@ func (c *session) finish(err error) {
 	c.srv.counters.drops[why].Add(1)
 	fields := []zap.Field{zap.Stringer("state", was), zap.String("reason", string(why)),
 		zap.Int64("sent", c.sent.Load()), zap.Int64("acked", c.acked.Load()), zap.Error(err)}
+	c.srv.note(journal.ReplicaGone, peer, "replica disconnected while "+was.String()+": "+err.Error())
 	failures, pause := c.srv.peers.ended(peer, was, why, time.Now())
 	switch {
 	case failures > 1:

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/sluice-io/sluice/resp"
+	"github.com/sluice-io/sluice/syncer/journal"
 	"github.com/sluice-io/sluice/syncer/psync"
 	"github.com/sluice-io/sluice/syncer/repl"
 	"github.com/sluice-io/sluice/syncer/store"
@@ -175,6 +176,7 @@ func (c *session) partial(w repl.Want, id repl.ReplID, g *store.Generation) erro
 	}
 	c.begin(&served{gen: g, id: id, pin: pin}, w.Next-1)
 	c.srv.counters.partial.Add(1)
+	c.srv.note(journal.PartialResync, c.peerAddr(), fmt.Sprintf("partial resync: it goes on at offset %d", w.Next-1))
 	c.log.Info("partial resync", zap.Stringer("want", w), zap.String("replid", string(id)))
 	if err := c.write(psync.AppendContinue(nil, id, c.announced.Capa)); err != nil {
 		return err
@@ -215,6 +217,7 @@ func (c *session) full(a answer, id repl.ReplID, g *store.Generation) error {
 	c.to(StateTransfer)
 	c.srv.counters.countFull(why)
 	pos := repl.Pos{ReplID: id, Offset: a.base.Offset}
+	c.srv.note(journal.FullResync, c.peerAddr(), fmt.Sprintf("full resync from the base at offset %d of %d bytes: %s", a.base.Offset, a.base.Size, why))
 	c.log.Info("full resync", zap.String("reason", why), zap.Stringer("pos", pos), zap.Int64("bytes", a.base.Size))
 	out := psync.PayloadHeader{Size: a.base.Size}.Append(psync.AppendFullResync(nil, pos))
 	if err := c.write(out); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/sluice-io/sluice/syncer/journal"
 	"github.com/sluice-io/sluice/syncer/psync"
 	"github.com/sluice-io/sluice/syncer/repl"
 	"github.com/sluice-io/sluice/syncer/store"
@@ -133,11 +134,13 @@ func (b *baser) done(base store.Base, err error) {
 	if err != nil {
 		b.lastErr = err.Error()
 		b.l.counters.baseFailures.Add(1)
+		b.l.note(journal.BaseFailed, "no base was taken, and it will be tried again: "+b.lastErr)
 		b.l.log.Warn("base was not taken; it will be tried again"+hint(err), zap.Error(err))
 		return
 	}
 	b.wanted.Store(false)
 	b.l.counters.bases.Add(1)
+	b.l.note(journal.Base, fmt.Sprintf("a base of %d bytes at offset %d was taken from %s", base.Size, base.Offset, base.Source))
 	b.l.log.Info("base taken", zap.Stringer("pos", base.Pos()), zap.Int64("bytes", base.Size), zap.String("source", base.Source))
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/sluice-io/sluice/syncer/journal"
 	"github.com/sluice-io/sluice/syncer/repl"
 	"github.com/sluice-io/sluice/syncer/store"
 )
@@ -57,7 +58,7 @@ func New(st *store.Store, o Options) (*Link, error) {
 		st: st, opt: o, log: o.Logger.Named("relay"), master: o.Master,
 		ring: newRing(o.BufferBytes), poked: make(chan struct{}, 1),
 	}
-	l.m = newMachine(l.log)
+	l.m = newMachine(l.log, o.Journal)
 	l.bases = newBaser(l)
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	l.metrics = newMetrics(l)
@@ -70,6 +71,11 @@ func New(st *store.Store, o Options) (*Link, error) {
 		}
 	}
 	return l, nil
+}
+
+// note remembers what happened for people.
+func (l *Link) note(kind journal.Kind, text string) {
+	l.opt.Journal.Add(time.Now(), kind, l.target(), text)
 }
 
 // SetReplicas says who the replicas behind the relay are: for [AckDownstream], and
@@ -284,7 +290,7 @@ func (l *Link) attempt() (up time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
-	l.m.BecomeConnected(zap.Int64("offset", int64(at.start.Offset)))
+	l.m.BecomeConnected(at.start.Offset)
 	begin := time.Now()
 	err = l.stream(ctx, p, at)
 	return time.Since(begin), err

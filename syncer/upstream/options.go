@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/sluice-io/sluice/syncer/journal"
 	"github.com/sluice-io/sluice/syncer/repl"
 )
 
@@ -111,6 +112,7 @@ type Options struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	Logger     *zap.Logger           // nil logs nothing
+	Journal    *journal.Journal      // nil remembers nothing
 	Registerer prometheus.Registerer // nil registers nothing
 }
 

@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/sluice-io/sluice/syncer/journal"
+	"github.com/sluice-io/sluice/syncer/repl"
 )
 
 // LinkState is what the link to the master is doing.
@@ -51,7 +54,8 @@ var transitions = [numStates][]LinkState{
 // machine holds the state. Only the link's run goroutine changes it; any
 // goroutine may ask.
 type machine struct {
-	log *zap.Logger
+	log     *zap.Logger
+	journal *journal.Journal
 
 	mu      sync.Mutex
 	state   LinkState
@@ -66,8 +70,8 @@ type machine struct {
 // sayEvery is how often one and the same failure is logged.
 const sayEvery = time.Minute
 
-func newMachine(log *zap.Logger) *machine {
-	return &machine{log: log, since: time.Now(), changed: make(chan struct{})}
+func newMachine(log *zap.Logger, j *journal.Journal) *machine {
+	return &machine{log: log, journal: j, since: time.Now(), changed: make(chan struct{})}
 }
 
 func (m *machine) become(to LinkState) {
@@ -99,13 +103,19 @@ func (m *machine) BecomeTransfer() { m.to(StateTransfer) }
 // BecomeIdle notes: the link is closed.
 func (m *machine) BecomeIdle() { m.to(StateIdle) }
 
-// BecomeConnected notes: the next byte from the master is one of the stream.
-func (m *machine) BecomeConnected(fields ...zap.Field) {
+// BecomeConnected notes: the next byte from the master is one of the stream,
+// which is at offset.
+func (m *machine) BecomeConnected(offset repl.Offset) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	text := fmt.Sprintf("the link to the master is up at offset %d", offset)
+	if m.state == StateTransfer {
+		text += ", after a full resync"
+	}
+	m.journal.Add(time.Now(), journal.LinkUp, m.master, text)
 	m.become(StateConnected)
 	m.lastErr, m.said = "", ""
-	m.log.Info("link to the master is up", append(fields, zap.String("master", m.master))...)
+	m.log.Info("link to the master is up", zap.String("master", m.master), zap.Int64("offset", int64(offset)))
 }
 
 // BecomeBackoff notes: the link is down because of err.
@@ -122,6 +132,7 @@ func (m *machine) BecomeBackoff(err error) {
 		m.log.Info("the node is a replica; its master is asked", zap.String("node", follow.from), zap.String("master", follow.to))
 		return
 	}
+	m.journal.Add(time.Now(), journal.LinkDown, m.master, "the link to the master is down: "+m.lastErr)
 	if m.lastErr == m.said && time.Since(m.saidAt) < sayEvery {
 		return
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-io/sluice/proxy/topology"
 	"github.com/sluice-io/sluice/syncer"
 	"github.com/sluice-io/sluice/syncer/downstream"
+	"github.com/sluice-io/sluice/syncer/journal"
 	"github.com/sluice-io/sluice/syncer/upstream"
 )
 
@@ -53,7 +54,11 @@ func crowded(at time.Time) Status {
 	for i, kind := range []topology.EventKind{topology.EventFailover, topology.EventMasterLost, topology.EventDown, topology.EventResync, topology.EventEjected, topology.EventUp, topology.EventReads, topology.EventKnown, topology.EventForgotten, topology.EventMaster} {
 		st.Events = append(st.Events, topology.Event{Seq: uint64(10 - i), Time: at.Add(-time.Duration(i) * time.Minute), Kind: kind, Node: m, Text: "is the master now, in place of 10.0.0.2:6379, after 2.0 s without one"})
 	}
-	st.Relay = &syncer.Status{Ready: true,
+	var events []journal.Event
+	for i, kind := range journal.Kinds() {
+		events = append(events, journal.Event{Seq: uint64(10 - i), Time: at.Add(-time.Duration(i)*time.Minute - 30*time.Second), Kind: kind, Node: m, Text: "full resync from the base at offset 1125899906842624 of 8589934592 bytes: the replica's history is another one"})
+	}
+	st.Relay = &syncer.Status{Ready: true, Events: events,
 		Link:  upstream.Status{State: "connected", Master: m, Received: offset, Committed: offset - 10, Acked: offset - 20, Buffered: 10},
 		Store: syncer.StoreStatus{Dir: "/var/lib/sluice", State: "writable", Generations: 2, First: offset - 1<<32, Committed: offset - 10, Fsynced: offset - 1<<30, LogBytes: 1 << 32, Base: &syncer.BaseStatus{Offset: offset - 1<<31, Bytes: 1 << 33, Time: at.Add(-time.Hour), Source: "replica 10.0.0.2:6379"}},
 		Downstream: &downstream.Status{Address: "10.0.0.8:6390", Replicas: []downstream.Replica{
@@ -171,6 +176,11 @@ func TestPageWordsEveryReason(t *testing.T) {
 		topology.EventEjected, topology.EventResync, topology.EventMasterLost, topology.EventMaster, topology.EventFailover} {
 		if !strings.Contains(string(script), " "+string(kind)+": ['") {
 			t.Errorf("page.js has no words for the event %s", kind)
+		}
+	}
+	for _, kind := range journal.Kinds() {
+		if !strings.Contains(string(script), " "+string(kind)+": ['") {
+			t.Errorf("page.js has no words for the relay's event %s", kind)
 		}
 	}
 }

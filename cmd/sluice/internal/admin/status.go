@@ -2,10 +2,12 @@ package admin
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/sluice-io/sluice/proxy"
+	"github.com/sluice-io/sluice/proxy/topology"
 	"github.com/sluice-io/sluice/syncer"
 )
 
@@ -21,6 +23,19 @@ type Status struct {
 	Version  string    `json:"version,omitempty"` // of sluice
 	Draining bool      `json:"draining"`          // no new clients are taken
 	Lately   *Lately   `json:"lately,omitempty"`  // nil in the first seconds
+}
+
+// History returns the last events of the nodes and of the relay in one list, the
+// newest first.
+func (s *Status) History() []topology.Event {
+	list := slices.Clone(s.Events)
+	if s.Relay != nil {
+		for _, e := range s.Relay.Events {
+			list = append(list, topology.Event{Seq: e.Seq, Time: e.Time, Kind: topology.EventKind(e.Kind), Node: e.Node, Text: e.Text})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b topology.Event) int { return b.Time.Compare(a.Time) })
+	return list
 }
 
 // hasProxy reports whether clients are served.

@@ -33,6 +33,9 @@ const groups = { replica: 'Reads on replicas', master: 'Reads on the master', re
 const kinds = {
   known: ['known', 'quiet'], forgotten: ['forgotten', 'quiet'], down: ['down', 'bad'], up: ['up', 'good'], reads: ['reads', 'good'],
   ejected: ['no reads', 'warn'], resync: ['full resync', 'warn'], master_lost: ['master lost', 'bad'], master: ['master', 'info'], failover: ['failover', 'info'],
+  // The relay's.
+  link_up: ['link up', 'good'], link_down: ['link down', 'bad'], base: ['base', 'info'], base_failed: ['no base', 'warn'],
+  full_resync: ['full sync', 'warn'], partial_resync: ['partial sync', 'good'], replica_gone: ['gone', 'warn'], store_down: ['store', 'bad'], store_up: ['store', 'good'],
 };
 
 function showVerdict(st) {
@@ -175,7 +178,8 @@ function showRelay(st) {
 }
 
 function showEvents(st) {
-  const list = $('events'), events = st.events ?? [], newest = `${st.started} ${events[0]?.seq ?? 0}`;
+  const list = $('events'), own = st.events ?? [], relay = st.relay?.events ?? [], newest = `${st.started} ${own[0]?.seq} ${relay[0]?.seq}`;
+  const events = [...own, ...relay].sort((a, b) => Date.parse(b.time) - Date.parse(a.time)); // stable
   if (list.dataset.newest === newest || !events.length) return;
   list.dataset.newest = newest;
   list.replaceChildren(...events.map((e) => {
