@@ -115,9 +115,9 @@ func run(args []string, e *env) (code int) {
 func hint(err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "Another process listens there. Stop it, or choose another address: --listen for clients, --admin-listen for metrics and status."
+		return "Another process listens there. Stop it, or choose another address: --listen for clients, --relay-listen for replicas, --admin-listen for metrics and status."
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return "This machine does not have that address. Choose another: --listen for clients, --admin-listen for metrics and status."
+		return "This machine does not have that address. Choose another: --listen for clients, --relay-listen for replicas, --admin-listen for metrics and status."
 	case errors.Is(err, syscall.EACCES):
 		return "No permission. A port below 1024 needs privileges; a file or a unix socket needs a directory that this user may use."
 	}

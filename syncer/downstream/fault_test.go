@@ -125,6 +125,53 @@ func TestFault13DownstreamGoneForHours(t *testing.T) {
 	}
 }
 
+// The log after the base is longer than a replica may be behind: who is given that
+// base is not dropped for it, or nobody could ever join. Who holds log from before
+// a newer base is.
+func TestDroppedForTheLogItHolds(t *testing.T) {
+	r := newRig(t, t.TempDir(), "127.0.0.1:1", rigOptions{Options: Options{MaxLagBytes: 1000}})
+	pos := repl.Pos{ReplID: repl.ReplID(strings.Repeat("a", repl.ReplIDLen)), Offset: 100}
+	h, err := repl.NewHistory(pos.ReplID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := r.st.NewGeneration(pos, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addBase := func(off repl.Offset) {
+		t.Helper()
+		b, err := r.st.BeginBase(store.BaseMeta{Pos: repl.Pos{ReplID: pos.ReplID, Offset: off}, DB: -1})
+		if err == nil {
+			_, err = b.Write([]byte("REDIS0010\xff12345678"))
+		}
+		if err == nil {
+			_, err = b.Commit()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	addBase(pos.Offset)
+	if err := r.st.Append(make([]byte, 5000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.st.Commit(store.Mark{Offset: pos.Offset + 5000}); err != nil {
+		t.Fatal(err)
+	}
+	c := dialRig(t, r)
+	c.send("PSYNC ? -1\r\n")
+	if got := c.line(); !strings.HasPrefix(got, "+FULLRESYNC ") {
+		t.Fatal(got)
+	}
+	relaytest.Await(t, "the base was sent", func() bool { return r.state(t) == StateLoading.String() })
+	if err := r.list()[0].judge(g, g, time.Now()); err != nil {
+		t.Errorf("with the newest base: %v", err)
+	}
+	addBase(pos.Offset + 3000)
+	relaytest.Await(t, "dropped", func() bool { return r.counters.drops[reasonLag].Load() == 1 })
+}
+
 // Twenty join: the master notices nothing.
 func TestFault14TwentyJoin(t *testing.T) {
 	n := 20

@@ -36,8 +36,9 @@ type Options struct {
 	Timeout   time.Duration // a replica that gives no sign of life for so long is dropped
 	HoldAhead time.Duration // how long one that is ahead of us is held until we have caught up
 
-	// MaxLagBytes is how far a replica may be behind before it is dropped: the log
-	// from there on is kept on disk for it. Below 0: no limit.
+	// MaxLagBytes is how far a replica may be behind before it is dropped, where the
+	// log from there on is kept on disk for it alone: what follows the newest base is
+	// kept anyway. Below 0: no limit.
 	MaxLagBytes int64
 	MaxClients  int // connections at once, replicas included
 

@@ -262,7 +262,8 @@ func (c *session) judge(current, head *store.Generation, now time.Time) error {
 		return nil
 	}
 	sv := c.served
-	lag := int64(sv.gen.Committed()) - max(c.acked.Load(), int64(sv.base.Offset))
+	have := max(repl.Offset(c.acked.Load()), sv.base.Offset)
+	lag := int64(sv.gen.Committed() - have)
 	switch {
 	case sv.gen != current && sv.gen != head:
 		return errGeneration
@@ -270,10 +271,18 @@ func (c *session) judge(current, head *store.Generation, now time.Time) error {
 		return errReplID
 	case silent > c.srv.opt.Timeout:
 		return &dropError{reasonTimeout, fmt.Sprintf("no sign of life for %s", c.srv.opt.Timeout)}
-	case c.srv.opt.MaxLagBytes > 0 && lag > c.srv.opt.MaxLagBytes && !c.finished:
+	case c.srv.opt.MaxLagBytes > 0 && lag > c.srv.opt.MaxLagBytes && !c.finished && holdsLog(sv.gen, have):
 		return &dropError{reasonLag, fmt.Sprintf("it is %d bytes behind, more than %d; a slower write rate at the master, or a faster disk or network for the replica, is needed", lag, c.srv.opt.MaxLagBytes)}
 	}
 	return nil
+}
+
+// holdsLog reports whether log of g is kept only for one that has all up to have:
+// what follows the newest base stays in any case. Who is given that base is as far
+// behind as it is, and would be again after being dropped.
+func holdsLog(g *store.Generation, have repl.Offset) bool {
+	bases := g.Bases()
+	return len(bases) > 0 && have < bases[0].Offset
 }
 
 // onlineAt returns what was acknowledged, if it is an online replica of g.
