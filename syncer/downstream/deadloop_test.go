@@ -15,32 +15,15 @@ import (
 // with while it loads.
 func flood(t *testing.T, s *localredis.Server) (stop func()) {
 	c := relaytest.NewClient(t, s.Addr(), 0)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
 	value := strings.Repeat("v", 10_000)
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(10 * time.Millisecond)
-		defer tick.Stop()
-		for ctx.Err() == nil {
-			pipe := c.Pipeline()
-			for range 20 {
-				pipe.Set(context.Background(), "hot", value, 0)
-			}
-			if _, err := pipe.Exec(context.Background()); err != nil {
-				t.Errorf("flood: %v", err)
-				return
-			}
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-			}
+	return repeat(t, 10*time.Millisecond, func() error {
+		pipe := c.Pipeline()
+		for range 20 {
+			pipe.Set(context.Background(), "hot", value, 0)
 		}
-	}()
-	return func() {
-		cancel()
-		<-done
-	}
+		_, err := pipe.Exec(context.Background())
+		return err
+	})
 }
 
 // The loop that a stock master and a slow replica get into: the replica loads for

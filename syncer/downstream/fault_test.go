@@ -387,18 +387,25 @@ func TestFault26FailoverToRelay(t *testing.T) {
 	}
 }
 
-// A replica that has more than we is held until we have it, too.
-func TestFault27ReplicaAhead(t *testing.T) {
-	master := relaytest.StartRedis(t, localredis.Options{})
+// aheadOfStore is a replica of a master that has more than the store in dir, which
+// nobody has open.
+func aheadOfStore(t *testing.T) (master, ahead *localredis.Server, dir string) {
+	t.Helper()
+	master, dir = relaytest.StartRedis(t, localredis.Options{}), t.TempDir()
 	load := relaytest.NewLoad(t, master)
 	round(t, load, 1)
-	dir := t.TempDir()
 	r := startRig(t, dir, master.Addr(), rigOptions{})
-	ahead := relaytest.StartReplica(t, master)
+	ahead = relaytest.StartReplica(t, master)
 	r.stop(t)
 	round(t, load, 2)
 	catchUp(t, master, ahead)
-	r = newRig(t, dir, master.Addr(), rigOptions{}) // the link is still down
+	return master, ahead, dir
+}
+
+// A replica that has more than we is held until we have it, too.
+func TestFault27ReplicaAhead(t *testing.T) {
+	master, ahead, dir := aheadOfStore(t)
+	r := newRig(t, dir, master.Addr(), rigOptions{}) // the link is still down
 	full := relaytest.Number(t, master, "sync_full")
 	replicaOf(t, ahead, r.port())
 	relaytest.Await(t, "the replica is held", func() bool { return r.state(t) == "wait" })
@@ -416,16 +423,8 @@ func TestFault27ReplicaAhead(t *testing.T) {
 // One that stays ahead while the link is down is told to come again, and keeps
 // what it has.
 func TestFault27ReplicaAheadForLong(t *testing.T) {
-	master := relaytest.StartRedis(t, localredis.Options{})
-	load := relaytest.NewLoad(t, master)
-	round(t, load, 1)
-	dir := t.TempDir()
-	r := startRig(t, dir, master.Addr(), rigOptions{})
-	ahead := relaytest.StartReplica(t, master)
-	r.stop(t)
-	round(t, load, 1)
-	catchUp(t, master, ahead)
-	r = newRig(t, dir, master.Addr(), rigOptions{Options: Options{HoldAhead: 10 * time.Millisecond}})
+	master, ahead, dir := aheadOfStore(t)
+	r := newRig(t, dir, master.Addr(), rigOptions{Options: Options{HoldAhead: 10 * time.Millisecond}})
 	replicaOf(t, ahead, r.port())
 	relaytest.Await(t, "turned away twice", func() bool { return r.counters.notReady.Load() >= 2 })
 	r.link.Start()
@@ -477,17 +476,9 @@ func (c *gatedConn) Close() error {
 // One that has what is still on its way to us is told to come again, however long
 // that takes: it is not ahead of the master.
 func TestFault27ReplicaAheadOfASlowLink(t *testing.T) {
-	master := relaytest.StartRedis(t, localredis.Options{})
-	load := relaytest.NewLoad(t, master)
-	round(t, load, 1)
-	dir := t.TempDir()
-	r := startRig(t, dir, master.Addr(), rigOptions{})
-	ahead := relaytest.StartReplica(t, master)
-	r.stop(t)
-	round(t, load, 1)
-	catchUp(t, master, ahead)
+	master, ahead, dir := aheadOfStore(t)
 	open := make(chan struct{})
-	r = newRig(t, dir, master.Addr(), rigOptions{Options: Options{HoldAhead: 10 * time.Millisecond}, up: upstream.Options{
+	r := newRig(t, dir, master.Addr(), rigOptions{Options: Options{HoldAhead: 10 * time.Millisecond}, up: upstream.Options{
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			c, err := new(net.Dialer).DialContext(ctx, network, addr)
 			return &gatedConn{Conn: c, open: open, closed: make(chan struct{})}, err

@@ -204,6 +204,31 @@ func round(t testing.TB, l *relaytest.Load, times int) {
 	}
 }
 
+// repeat calls write at a pace until stopped; a second stop does nothing.
+func repeat(t *testing.T, pace time.Duration, write func() error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(pace)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			if err := write(); err != nil {
+				t.Errorf("load: %v", err)
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
 // peerConn plays a replica by hand.
 type peerConn struct {
 	net.Conn

@@ -145,7 +145,8 @@ func TestFault03RandomKillChain(t *testing.T) {
 		relaytest.Await(t, "first sync of "+s.Addr(), func() bool { return relaytest.Info(t, s, "master_link_status") == "up" })
 	}
 	full := relaytest.Number(t, master, "sync_full")
-	stop := paced(t, load)
+	// Some megabytes a second: ten minutes are to fit on a disk.
+	stop := repeat(t, 50*time.Millisecond, func() error { return load.Round(context.Background()) })
 	kills := map[string]int{}
 	rng := rand.New(rand.NewPCG(3, uint64(time.Now().UnixNano())))
 	for end := time.Now().Add(campaign()); time.Now().Before(end); {
@@ -164,32 +165,6 @@ func TestFault03RandomKillChain(t *testing.T) {
 		t.Errorf("the master did %d more full resyncs", n-full)
 	}
 	t.Logf("killed: %v; offset %d", kills, relaytest.Number(t, master, "master_repl_offset"))
-}
-
-// paced writes some megabytes a second until stopped: ten minutes are to fit on a
-// disk.
-func paced(t *testing.T, load *relaytest.Load) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(50 * time.Millisecond)
-		defer tick.Stop()
-		for ctx.Err() == nil {
-			if err := load.Round(context.Background()); err != nil {
-				t.Errorf("load: %v", err)
-				return
-			}
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-			}
-		}
-	}()
-	return func() {
-		cancel()
-		<-done
-	}
 }
 
 // strike does one evil and says which.
