@@ -48,7 +48,7 @@ var _ io.Writer = (*BaseSink)(nil)
 // BeginBase begins to receive a snapshot into the head. Its position may be
 // ahead of the log, which then has to catch up before Commit. Errors:
 // [ErrForeignBase], [ErrOffsetGone] if the log begins after it, [ErrBaseExists],
-// [DegradedError]. Any goroutine may call.
+// [ErrNoRoom], [DegradedError]. Any goroutine may call.
 func (s *Store) BeginBase(m BaseMeta) (*BaseSink, error) {
 	w, err := s.writing()
 	if err != nil {
@@ -60,6 +60,9 @@ func (s *Store) BeginBase(m BaseMeta) (*BaseSink, error) {
 	}
 	b := &BaseSink{g: g, meta: m, path: filepath.Join(g.dir, baseFile(m.Pos.Offset)+tmpSuffix)}
 	if err := b.fits(); err != nil && !errors.Is(err, ErrOffsetAhead) {
+		return nil, fmt.Errorf("begin base at %s: %w", m.Pos, err)
+	}
+	if err := s.RoomFor(m.Size); err != nil {
 		return nil, fmt.Errorf("begin base at %s: %w", m.Pos, err)
 	}
 	g.mu.Lock()
@@ -78,6 +81,26 @@ func (s *Store) BeginBase(m BaseMeta) (*BaseSink, error) {
 	}
 	return b, nil
 }
+
+// RoomFor returns [ErrNoRoom] if a base of so many bytes would fill the disk. It is
+// nil for a size that is not known (0), and where the file system does not tell.
+func (s *Store) RoomFor(size int64) error {
+	f, ok := s.fs.(freeSpace)
+	if !ok || size <= 0 {
+		return nil
+	}
+	free, err := f.Free(s.dir)
+	if err != nil {
+		return nil // writing will tell
+	}
+	if need := size + min(size, logReserve); free < uint64(need) {
+		return fmt.Errorf("a base of %d bytes: %w. %d bytes are free in %s, and the log needs some of them", size, ErrNoRoom, free, s.dir)
+	}
+	return nil
+}
+
+// logReserve is how much a large base leaves for the log, in bytes.
+const logReserve = 64 << 20
 
 // fits tells whether the snapshot belongs to the log as it is now.
 func (b *BaseSink) fits() error {

@@ -30,6 +30,9 @@ var (
 	ErrBaseExists = errors.New("a base at this offset exists")
 	// ErrBaseGone: retention has removed the base.
 	ErrBaseGone = errors.New("base is no longer stored")
+	// ErrNoRoom: the base would not fit on the disk, and would take the log's room
+	// before that shows.
+	ErrNoRoom = errors.New("the disk has no room for it: free space, or keep less (retention)")
 	// ErrBaseSize: the base has not the size that was announced.
 	ErrBaseSize = errors.New("base has not the announced size")
 )

@@ -182,6 +182,11 @@ func (b *baser) take(g *store.Generation, t *transfer, failures int) (store.Base
 		}
 		return store.Base{}, store.ErrGenerationOver
 	}
+	if bases := g.Bases(); t == nil && len(bases) > 0 { // before anybody forks for it
+		if err := b.l.st.RoomFor(bases[0].Size); err != nil {
+			return store.Base{}, err
+		}
+	}
 	base, err := b.takeFrom(ctx, g, t, failures)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -349,6 +350,40 @@ func TestNoBaseWhileDiskFull(t *testing.T) {
 	if b := r.st.Current().Bases(); len(b) != 1 || b[0] != first {
 		t.Errorf("bases are %+v", b)
 	}
+}
+
+// fullFS has no room left for a base.
+type fullFS struct {
+	store.OSFS
+	full atomic.Bool
+}
+
+func (f *fullFS) Free(dir string) (uint64, error) {
+	if f.full.Load() {
+		return 1, nil
+	}
+	return f.OSFS.Free(dir)
+}
+
+// A base that would not fit is not asked for, and the log goes on.
+func TestNoBaseWithoutRoom(t *testing.T) {
+	fs := &fullFS{}
+	master := startRedis(t, localredis.Options{})
+	l := newLoad(t, master)
+	r := startLink(t, t.TempDir(), master.Addr(), Options{}, store.Options{FS: fs})
+	r.awaitBase(t, "master ")
+	forks := number(t, master, "total_forks")
+	fs.full.Store(true)
+	r.RefreshBase()
+	await(t, "base refused", func() bool { return strings.Contains(r.Status().BaseError, store.ErrNoRoom.Error()) })
+	if n := number(t, master, "total_forks"); n != forks {
+		t.Errorf("the master forked %d times for a disk without room", n-forks)
+	}
+	if err := l.Round(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitOffset(t, master)
+	judge(t, r.st, master)
 }
 
 // A master that can only be asked for a full resync is not asked while the disk
