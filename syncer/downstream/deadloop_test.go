@@ -31,19 +31,16 @@ func flood(t *testing.T, s *localredis.Server) (stop func()) {
 // syncs anew. Behind the relay the same replica, of the same master under the same
 // load, comes online with its first full resync.
 func TestDeadLoop(t *testing.T) {
-	master := relaytest.StartRedis(t, localredis.Options{Args: []string{
-		"--repl-backlog-size", "1mb", "--client-output-buffer-limit", "replica", "4mb", "4mb", "0",
-	}})
-	// 3,000 keys, and a replica that takes a millisecond for each.
+	settings, slow := relaytest.DeadLoop() // cmd/sluice/internal/doctor foretells it of the same
+	master := relaytest.StartRedis(t, localredis.Options{Args: settings})
 	c := relaytest.NewClient(t, master.Addr(), 0)
 	pipe := c.Pipeline()
-	for i := range 3000 {
+	for i := range relaytest.DeadLoopKeys {
 		pipe.Set(context.Background(), "key"+strconv.Itoa(i), "v", 0)
 	}
 	if _, err := pipe.Exec(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	slow := []string{"--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"}
 	r := startRig(t, t.TempDir(), master.Addr(), rigOptions{})
 	stop := flood(t, master)
 	defer stop()

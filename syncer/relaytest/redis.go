@@ -35,6 +35,18 @@ func StartRedis(t testing.TB, o localredis.Options) *localredis.Server {
 	return s
 }
 
+// DeadLoop returns settings of a master and of a replica with which a stock
+// replica never comes online under a few megabytes of writes per second: it loads
+// each key for a millisecond, and its output buffer holds 4 MiB. DeadLoopKeys is
+// how many keys there are to be.
+func DeadLoop() (master, replica []string) {
+	return []string{"--repl-backlog-size", "1mb", "--client-output-buffer-limit", "replica", "4mb", "4mb", "0"},
+		[]string{"--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"}
+}
+
+// DeadLoopKeys are for [DeadLoop].
+const DeadLoopKeys = 3000
+
 // Do sends a command and returns its reply; an error reply fails the test.
 func Do(t testing.TB, s *localredis.Server, words ...string) string {
 	t.Helper()

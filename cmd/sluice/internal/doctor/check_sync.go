@@ -61,16 +61,21 @@ func (f *Facts) estimateFullSync() fullSync {
 	return s
 }
 
+// firstCount is how many keys a snapshot's child has saved before it tells
+// anything but 1 (rdbSaveDb in Redis's rdb.c).
+const firstCount = 1024
+
 // projectedSave returns how long the running snapshot will have taken by its
-// end; 0 where there is none.
+// end; 0 where there is none, or where that is too early to tell.
 func projectedSave(info Fields) float64 {
 	now, ok := info.Int("rdb_current_bgsave_time_sec")
 	done, ok2 := info.Int("current_save_keys_processed")
 	all, ok3 := info.Int("current_save_keys_total")
-	if !ok || !ok2 || !ok3 || now < 1 || done < 1 || all < done {
+	if !ok || !ok2 || !ok3 || now < 1 || done < firstCount || all < done {
 		return 0
 	}
-	return float64(now) * float64(all) / float64(done)
+	age, _ := info.Int("current_cow_size_age") // of what the child has told, in seconds
+	return float64(max(now-age, 1)) * float64(all) / float64(done)
 }
 
 // loading returns how long the load that a replica is at will have taken by its

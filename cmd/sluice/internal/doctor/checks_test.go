@@ -81,9 +81,18 @@ func TestChecks(t *testing.T) {
 		}, "", "", "", ""},
 		{"a running snapshot that is slower", func(f *Facts) {
 			f.Master.Info["rdb_current_bgsave_time_sec"] = "30"
-			f.Master.Info["current_save_keys_processed"], f.Master.Info["current_save_keys_total"] = "100", "1000"
+			f.Master.Info["current_save_keys_processed"], f.Master.Info["current_save_keys_total"] = "2000", "20000"
 			f.Outage = time.Second
 		}, Problem, "client-output-buffer-limit", "m:1", "the running snapshot will take 5m0s"},
+		{"a snapshot's progress is some seconds old", func(f *Facts) {
+			f.Master.Info["rdb_current_bgsave_time_sec"], f.Master.Info["current_cow_size_age"] = "34", "4"
+			f.Master.Info["current_save_keys_processed"], f.Master.Info["current_save_keys_total"] = "2000", "20000"
+			f.Outage = time.Second
+		}, Problem, "client-output-buffer-limit", "m:1", "the running snapshot will take 5m0s"},
+		{"a snapshot that has told nothing yet", func(f *Facts) {
+			f.Master.Info["rdb_current_bgsave_time_sec"] = "1"
+			f.Master.Info["current_save_keys_processed"], f.Master.Info["current_save_keys_total"] = "1", "1000000"
+		}, "", "", "", ""},
 		{"only relays take full syncs of nobody", func(f *Facts) {
 			f.Rate, f.Outage = 100*mib, time.Millisecond
 			f.Replicas[0].Relay, f.Replicas[1].Relay = true, true

@@ -3,6 +3,8 @@ package doctor
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"math"
 	"os"
 	"regexp"
 	"slices"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/sluice-io/sluice/resp/localredis"
 	"github.com/sluice-io/sluice/resp/localredis/tlstest"
+	"github.com/sluice-io/sluice/syncer/relaytest"
 )
 
 // patience bounds every wait; none should come near it.
@@ -203,6 +206,92 @@ func TestDeadLoop(t *testing.T) {
 	within(t, "the sync ends with the advised limit", linkUp(t, replica))
 	if r := look(t, Target{Master: master.Addr()}); found(r, "client-output-buffer-limit", Problem, "") {
 		t.Errorf("with the advised limit of %s:\n%s", advice[1], r.Text())
+	}
+}
+
+// TestForetellsTheLoopThatTheRelayEnds: doctor says it of the servers with which
+// TestDeadLoop of syncer/downstream shows that a stock replica never comes
+// online, and behind the relay at once.
+func TestForetellsTheLoopThatTheRelayEnds(t *testing.T) {
+	settings, slow := relaytest.DeadLoop()
+	master := startRedis(t, nil, settings...)
+	fill(t, master, relaytest.DeadLoopKeys)
+	write(t, master, strings.Repeat("x", 100_000)) // up to 10 MB/s; 1 MB/s is enough
+	replica := startRedis(t, nil, slow...)
+	do(t, replica, "REPLICAOF", "127.0.0.1", strconv.Itoa(master.Port()))
+	var r *Report
+	within(t, "the dead loop is foretold while the replica loads", func() bool {
+		r = look(t, Target{Master: master.Addr(), Replicas: []string{replica.Addr()}})
+		return found(r, "client-output-buffer-limit", Problem, "will have loaded it in")
+	})
+	t.Log(r.Text())
+	within(t, "the replica begins anew", func() bool { return infoOf(t, master).atLeast("sync_full", 3) })
+	if linkUp(t, replica)() {
+		t.Error("the replica's link is up: that was no dead loop")
+	}
+}
+
+// TestForetellsTheLoopOfTheDefaults: with the limits that 7.0 ships and a
+// snapshot that takes a quarter of an hour, some megabytes per second are
+// enough. The numbers are those of the formula.
+func TestForetellsTheLoopOfTheDefaults(t *testing.T) {
+	master := startRedis(t, nil)
+	replica := startRedis(t, master) // from now on the master counts what is written
+	within(t, "the replica follows", linkUp(t, replica))
+	shipped(t, master, map[string]string{
+		"client-output-buffer-limit": "slave 268435456 67108864 60", "repl-backlog-size": "1048576", "repl-diskless-sync": "yes",
+	})
+	fill(t, master, 300_000)
+	do(t, master, "CONFIG", "SET", "rdb-key-save-delay", "3000")
+	do(t, master, "BGSAVE")
+	write(t, master, strings.Repeat("x", 30_000)) // up to 3 MB/s
+	within(t, "the snapshot is on its way", func() bool { return projectedSave(infoOf(t, master)) > 800 })
+
+	r := look(t, Target{Master: master.Addr()})
+	i := slices.IndexFunc(r.Findings, func(x Finding) bool { return x.Check == "client-output-buffer-limit" })
+	if i < 0 || r.Findings[i].Severity != Problem || !strings.Contains(r.Findings[i].Message, "the running snapshot will take") {
+		t.Fatalf("the dead loop was not foretold:\n%s", r.Text())
+	}
+	x := r.Findings[i]
+	t.Logf("%s\n%s", x.Message, x.Action)
+	rate, n := r.Rate, x.Numbers
+	if n["hard_limit_bytes"] != 256*mib || n["soft_limit_bytes"] != 64*mib || n["soft_limit_seconds"] != 60 || n["write_bytes_per_second"] != rate {
+		t.Errorf("it rests on %v at %.0f B/s", n, rate)
+	}
+	if want := min(256*mib/rate, 64*mib/rate+60); math.Abs(n["seconds_to_kill"]-want) > 0.01*want || want >= n["full_sync_seconds"] {
+		t.Errorf("the connection is closed after %.1f of %.1f s; from the rate it follows %.1f", n["seconds_to_kill"], n["full_sync_seconds"], want)
+	}
+	if need := rate * n["full_sync_seconds"]; math.Abs(n["need_bytes"]-need) > 0.01*need {
+		t.Errorf("%.0f bytes are needed, of %.0f", n["need_bytes"], need)
+	}
+}
+
+// shipped skips the test unless the server has these settings.
+func shipped(t *testing.T, s *localredis.Server, settings map[string]string) {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: s.Addr()})
+	defer func() { _ = client.Close() }()
+	for name, want := range settings {
+		got, err := client.ConfigGet(context.Background(), name).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(got[name], want) {
+			t.Skipf("this server's %s is %q, not as 7.0 ships it", name, got[name])
+		}
+	}
+}
+
+// fill writes n small keys.
+func fill(t *testing.T, s *localredis.Server, n int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	client := redis.NewClient(&redis.Options{Addr: s.Addr()})
+	defer func() { _ = client.Close() }()
+	const script = "for i = 1, ARGV[1] do redis.call('SET', 'key' .. i, 'v') end"
+	if err := client.Eval(ctx, script, nil, n).Err(); err != nil && !errors.Is(err, redis.Nil) {
+		t.Fatal(err)
 	}
 }
 
