@@ -51,7 +51,7 @@ func NewLoop() (*Loop, error) {
 }
 
 // Now returns the time of this iteration in nanoseconds since the loop was
-// made, from the monotonic clock.
+// made, from the monotonic clock: it was taken after what is handled had come.
 func (l *Loop) Now() int64 { return l.now }
 
 // Iteration counts the iterations.
@@ -91,9 +91,12 @@ func (l *Loop) Run() error {
 	for !l.stopping {
 		l.iteration++
 		l.now = int64(time.Since(l.start))
-		if err := l.poll.wait(l.timeout(), l.handle); err != nil {
+		n, err := l.poll.wait(l.timeout())
+		if err != nil {
 			return fmt.Errorf("wait for events: %w", err)
 		}
+		l.now = int64(time.Since(l.start)) // what is received now was not there before the wait
+		l.poll.each(n, l.handle)
 		l.now = int64(time.Since(l.start))
 		l.runPosted()
 		l.runTimers()

@@ -358,3 +358,31 @@ func TestStaleUnixSocketIsReplacedAndLiveOneIsNot(t *testing.T) {
 	}
 	b.Close()
 }
+
+// stamp tells the loop's time at which data was handled.
+type stamp struct {
+	echo
+	at chan int64
+}
+
+func (s *stamp) OnData(c *Conn, data []byte) int {
+	s.at <- c.Loop().Now()
+	return len(data)
+}
+
+// The time at which something is handled is not that at which the loop began to
+// wait for it.
+func TestNowIsNotBeforeWhatIsHandled(t *testing.T) {
+	s := &stamp{echo{closed: make(chan error, 1)}, make(chan int64, 1)}
+	l, addr := start(t, "tcp", func(*Conn) {}, func() Handler { return s })
+	c := dial(t, "tcp", addr)
+	for range 20 {
+		before := int64(time.Since(l.start))
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if at := <-s.at; at < before {
+			t.Fatalf("what was sent at %v was handled at %v", time.Duration(before), time.Duration(at))
+		}
+	}
+}

@@ -78,13 +78,13 @@ func (p *poller) remove(fd int) { _ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd
 // briefly is for how long, in milliseconds, a wait keeps its processor.
 const briefly = 1
 
-// wait blocks for at most timeout (negative: for ever) and calls fn for each
-// event. At first it keeps its processor of Go's scheduler: under load something
+// wait blocks for at most timeout (negative: for ever) and returns how many
+// events there are for each. At first it keeps its processor of Go's scheduler: under load something
 // is soon ready, and a call that hands the processor over has the runtime's
 // monitor wake every 20 us to see whether to take it, and the loop move from
 // thread to thread. The garbage collector does not wait for us: its signal ends
 // the call. Other goroutines need a processor meanwhile, see [Loop.Run].
-func (p *poller) wait(timeout time.Duration, fn func(event)) error {
+func (p *poller) wait(timeout time.Duration) (int, error) {
 	ms := -1
 	if timeout >= 0 {
 		ms = int((timeout + time.Millisecond - 1) / time.Millisecond)
@@ -98,11 +98,16 @@ func (p *poller) wait(timeout time.Duration, fn func(event)) error {
 		n, _, e = syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.raw[0])), maxEvents, uintptr(ms), 0, 0)
 	}
 	if e == syscall.EINTR {
-		return nil
+		return 0, nil
 	}
 	if e != 0 {
-		return os.NewSyscallError("epoll_pwait", e)
+		return 0, os.NewSyscallError("epoll_pwait", e)
 	}
+	return int(n), nil
+}
+
+// each calls fn for each of the n events of the last wait.
+func (p *poller) each(n int, fn func(event)) {
 	for i := range p.raw[:n] {
 		ev := &p.raw[i]
 		if ev.Fd == wakeSlot {
@@ -117,7 +122,6 @@ func (p *poller) wait(timeout time.Duration, fn func(event)) error {
 			hangup: ev.Events&(unix.EPOLLHUP|unix.EPOLLERR) != 0,
 		})
 	}
-	return nil
 }
 
 // wake ends a wait. Any goroutine may call it.

@@ -73,9 +73,9 @@ func (p *poller) remove(fd int) {
 	_ = p.change(fd, unix.EVFILT_WRITE, false)
 }
 
-// wait blocks for at most timeout (negative: for ever) and calls fn for each
-// event.
-func (p *poller) wait(timeout time.Duration, fn func(event)) error {
+// wait blocks for at most timeout (negative: for ever) and returns how many
+// events there are for each.
+func (p *poller) wait(timeout time.Duration) (int, error) {
 	var ts *unix.Timespec
 	if timeout >= 0 {
 		t := unix.NsecToTimespec(int64(timeout))
@@ -83,11 +83,16 @@ func (p *poller) wait(timeout time.Duration, fn func(event)) error {
 	}
 	n, err := unix.Kevent(p.fd, nil, p.raw[:], ts)
 	if errors.Is(err, syscall.EINTR) {
-		return nil
+		return 0, nil
 	}
 	if err != nil {
-		return os.NewSyscallError("kevent", err)
+		return 0, os.NewSyscallError("kevent", err)
 	}
+	return n, nil
+}
+
+// each calls fn for each of the n events of the last wait.
+func (p *poller) each(n int, fn func(event)) {
 	for i := range p.raw[:n] {
 		ev := &p.raw[i]
 		fd := int(ev.Ident)
@@ -104,7 +109,6 @@ func (p *poller) wait(timeout time.Duration, fn func(event)) error {
 			})
 		}
 	}
-	return nil
 }
 
 // wake ends a wait. Any goroutine may call it.
