@@ -128,7 +128,7 @@ func (s *session) OnData(_ *eventloop.Conn, data []byte) int {
 			break
 		}
 		room := s.window - s.inFlight
-		if room <= 0 || s.conn.Congested() || len(s.detached) > 0 || s.asked() >= windowBytes {
+		if room <= 0 || s.conn.Congested() || len(s.detached) > 0 || s.asked() >= maxAsked {
 			s.starved = false
 			s.update()
 			return used
@@ -152,8 +152,12 @@ func (s *session) OnData(_ *eventloop.Conn, data []byte) int {
 const (
 	firstWindow = 128     // requests, as long as the size of a reply is not known
 	minWindow   = 8       // requests
-	windowBytes = 4 << 20 // of replies that a window may bring, and of requests
+	windowBytes = 4 << 20 // of replies that a window may bring
 )
+
+// maxAsked is how many bytes of requests a session may have in flight before it
+// is no longer read.
+const maxAsked = 16 << 20
 
 // asked returns how many bytes of requests have come since the one that is to be
 // answered next: all that are kept in case they have to be sent again.
@@ -299,7 +303,7 @@ func (s *session) update() {
 	if s.w.draining && s.stall == stallNone && s.pin == nil && s.upload == nil {
 		s.end() // it was stalled as the drain began
 	}
-	s.throttled = s.stall != stallNone || s.inFlight >= s.window || s.conn.Congested() || len(s.detached) > 0 || s.asked() >= windowBytes || s.upload != nil && s.upload.congested()
+	s.throttled = s.stall != stallNone || s.inFlight >= s.window || s.conn.Congested() || len(s.detached) > 0 || s.asked() >= maxAsked || s.upload != nil && s.upload.congested()
 	if s.throttled {
 		s.conn.Pause()
 		return
@@ -381,7 +385,7 @@ func (s *session) advance() {
 		before, asked := s.inFlight, int64(s.pos-r.at)
 		s.inFlight -= r.commands
 		s.w.free(r)
-		if half := s.window / 2; s.throttled && (before > half && s.inFlight <= half || asked > windowBytes/2 && s.asked() <= windowBytes/2) {
+		if half := s.window / 2; s.throttled && (before > half && s.inFlight <= half || asked > maxAsked/2 && s.asked() <= maxAsked/2) {
 			s.update()
 		}
 	}

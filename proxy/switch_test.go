@@ -102,7 +102,7 @@ func TestPlannedFailoverThatCannotBe(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	try := func(to, want string) {
 		t.Helper()
-		err := c.srv.Failover(context.Background(), proxy.SwitchRequest{To: to, Timeout: 500 * time.Millisecond})
+		err := c.srv.Failover(context.Background(), proxy.SwitchRequest{To: to, Timeout: 3 * time.Second})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("err = %v, want one with %q", err, want)
 		}
