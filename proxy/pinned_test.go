@@ -178,3 +178,29 @@ func TestLoginKeepsTheDatabase(t *testing.T) {
 	r.do("+OK\r\n", "SELECT", "9")
 	r.do("$4\r\nnine\r\n", "GET", "x")
 }
+
+// Who kills connections at the master, as Sentinel and CLIENT KILL do, kills the
+// observer's too. That is no failure of the master, and who was spared goes on.
+func TestOnlyKilledConnectionsEnd(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	listens, writes := dialRaw(t, c.addr), dialRaw(t, c.addr)
+	listens.do("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", "SUBSCRIBE", "a")
+	writes.do("+OK\r\n", "SET", "k", "v")
+	before := c.srv.Status().Epoch
+	redisDo(t, c.master, "CLIENT", "KILL", "TYPE", "normal")
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		list, err := localredis.Do(c.master.Addr(), "CLIENT", "LIST")
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("no observer is among the master's clients: %s, %v", list, err)
+		}
+		if strings.Contains(list, "name=sluice-observer") {
+			break
+		}
+	}
+	writes.do("+OK\r\n", "SET", "k", "w")
+	writes.do(":1\r\n", "PUBLISH", "a", "1")
+	listens.expect("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\n1\r\n")
+	if after := c.srv.Status().Epoch; after != before {
+		t.Errorf("epoch %d has become %d", before, after)
+	}
+}

@@ -286,6 +286,33 @@ func TestMasterLostAndBack(t *testing.T) {
 	}
 }
 
+// TestConnectionsThatAreKilled: the nodes are up, and nothing is lost but the
+// connections; a master that is demoted by it is followed, though.
+func TestConnectionsThatAreKilled(t *testing.T) {
+	m := startRedis(t, localredis.Options{})
+	r := startRedis(t, localredis.Options{ReplicaOf: m})
+	h := run(t, Config{Master: m.Addr()})
+	v := h.shape(m, r)
+	for _, s := range []*localredis.Server{m, r} {
+		node := h.node(v, s.Addr()).Node
+		if n := do(t, s, "CLIENT", "KILL", "TYPE", "normal"); n == ":0\r\n" {
+			t.Fatal("nothing was killed")
+		}
+		killed := time.Now()
+		h.sampled(s.Addr()+" asked again", func() bool { return node.SampledAt().After(killed) })
+	}
+	if last := h.View(); last != v {
+		t.Errorf("%s has become %s", show(v), show(last))
+	}
+
+	// As Sentinel does it with an old master.
+	do(t, r, "REPLICAOF", "NO", "ONE")
+	h.until("two masters", func(v *View) bool { return h.node(v, r.Addr()).Role == RoleMaster })
+	do(t, m, "REPLICAOF", "127.0.0.1", strconv.Itoa(r.Port()))
+	do(t, m, "CLIENT", "KILL", "TYPE", "normal")
+	h.shape(r, m)
+}
+
 func TestManualFailover(t *testing.T) {
 	for _, test := range []struct {
 		name string

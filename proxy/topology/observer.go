@@ -2,9 +2,13 @@ package topology
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 const (
@@ -23,6 +27,8 @@ type observer struct {
 
 	cancel context.CancelFunc
 	done   chan struct{} // closed when run has returned
+
+	asked time.Time // when the last round began; run's alone
 }
 
 // stop ends the observer and waits for it.
@@ -32,12 +38,22 @@ func (o *observer) stop() {
 }
 
 // run observes until ctx is done. A session that ends is reported as the node
-// being down, once per attempt, and begun again after a backoff.
+// being down, once per attempt, and begun again after a backoff; unless only its
+// connection has ended, see again.
 func (o *observer) run(ctx context.Context) {
 	defer close(o.done)
 	backoff := minBackoff
 	for {
-		answered, err := o.session(ctx)
+		answered := false
+		c, err := connect(ctx, o.cfg, o.dial, o.addr)
+		for err == nil {
+			var heard bool
+			heard, err = o.session(ctx, c)
+			answered = answered || heard
+			if heard && ctx.Err() == nil {
+				c, err = o.again(ctx, c.runID, err)
+			}
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -54,19 +70,40 @@ func (o *observer) run(ctx context.Context) {
 	}
 }
 
-// session connects and asks round after round until something fails.
-// answered says that the node answered at least one.
-func (o *observer) session(ctx context.Context) (answered bool, err error) {
-	c, err := connect(ctx, o.cfg, o.dial, o.addr)
-	if err != nil {
-		return false, err
+// again connects anew to the process runID, whose connection has ended by cause.
+// Somebody may have closed just that connection: CLIENT KILL, a Sentinel that
+// changes a node's role, a firewall. That the same process answers on another one
+// shows that the node is not down, and what others have there need not end. The
+// error is cause, for which the node is down, where another process answers or
+// none: at once, or by the time at which the last round had to be answered.
+func (o *observer) again(ctx context.Context, runID string, cause error) (*connection, error) {
+	if runID == "" || errors.Is(cause, os.ErrDeadlineExceeded) || errors.Is(cause, context.DeadlineExceeded) {
+		return nil, cause
 	}
+	cfg := *o.cfg
+	cfg.ConnectTimeout = min(cfg.ConnectTimeout, time.Until(o.asked.Add(cfg.HealthTimeout)))
+	c, err := connect(ctx, &cfg, o.dial, o.addr)
+	if err != nil {
+		return nil, cause
+	}
+	if c.runID != runID {
+		c.close()
+		return nil, cause
+	}
+	o.cfg.Logger.Debug("connection of the observer was closed; the node is up", zap.String("node", o.addr), zap.Error(cause))
+	return c, nil
+}
+
+// session asks round after round on c until something fails, and closes it.
+// answered says that the node answered at least one.
+func (o *observer) session(ctx context.Context, c *connection) (answered bool, err error) {
 	defer c.close()
 	var last roleReply
 	var infoAt time.Time // when INFO was last asked
 	asked := true        // not only was it time for a round
 	for {
 		began := time.Now()
+		o.asked = began
 		seen, err := o.round(ctx, c, began)
 		if err != nil {
 			return answered, err

@@ -199,6 +199,74 @@ func TestObserverStopsAtOnce(t *testing.T) {
 	}
 }
 
+// TestObserverWhoseConnectionIsClosed: it comes back without a word where the same
+// process answers at once. Else the node is down, no later than if it had just
+// not answered.
+func TestObserverWhoseConnectionIsClosed(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		runID  string // of the process behind the second connection; "" for none
+		silent bool   // it does not answer, though the connection is made
+		down   bool
+	}{
+		{name: "by the same process", runID: "r1"},
+		{name: "another process", runID: "r2", down: true},
+		{name: "nobody listens", down: true},
+		{name: "nobody answers", runID: "r1", silent: true, down: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dials, first := 0, make(chan net.Conn, 1)
+				observed, _ := watch(t, func(context.Context, string) (net.Conn, error) {
+					dials++
+					if dials == 2 && test.runID == "" {
+						return nil, errors.New("refused")
+					}
+					ours, theirs := net.Pipe()
+					runID := "r1"
+					if dials == 1 {
+						first <- theirs
+					} else {
+						runID = test.runID
+					}
+					silent := dials == 2 && test.silent
+					go peer(theirs, func(command string) string {
+						if silent {
+							_, _ = io.Copy(io.Discard, theirs)
+						}
+						if command == "INFO server" {
+							return bulk("run_id:" + runID + "\r\n")
+						}
+						return replicaAnswers(command)
+					})
+					return ours, nil
+				})
+				for range 3 {
+					if o := <-observed; o.err != nil {
+						t.Fatal(o.err)
+					}
+				}
+				closed := time.Now()
+				_ = (<-first).Close()
+				o := <-observed
+				took := time.Since(closed)
+				if !test.down {
+					if o.err != nil || o.runID != "r1" || o.info == nil || took > DefaultObserveEvery || dials != 2 {
+						t.Errorf("after %v and %d dials: %+v", took, dials, o)
+					}
+					return
+				}
+				if most := DefaultObserveEvery + DefaultHealthTimeout; o.err == nil || took > most {
+					t.Errorf("after %v, want %v at most: %+v", took, most, o)
+				}
+				if !test.silent && took > DefaultObserveEvery {
+					t.Errorf("reported after %v, want the next round", took)
+				}
+			})
+		})
+	}
+}
+
 // TestRoleBelongsToInfo: a node that changes sides between the round's ROLE and
 // INFO must not be seen as a master of its new master's history.
 func TestRoleBelongsToInfo(t *testing.T) {
