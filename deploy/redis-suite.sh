@@ -148,7 +148,7 @@ proxy=$(free_port) admin=$(free_port)
 # One loop: tests send on one connection, do not wait for the reply, and expect
 # to have been served before what they send on another. Between two loops
 # nothing keeps that order, and there these tests fail now and then.
-printf 'timeouts:\n  health: 20s\ndenied_commands: []\nloops: 1\n' >"$work/sluice.yml"
+printf 'timeouts:\n  health: 20s\ndenied_commands: []\nloops: %d\n' "${SUITE_LOOPS:-1}" >"$work/sluice.yml"
 "$repo/bin/sluice" serve --config "$work/sluice.yml" --master "127.0.0.1:$master" --listen "127.0.0.1:$proxy" \
   --admin-listen "127.0.0.1:$admin" --consistency causal >"$out/sluice.log" 2>&1 &
 pids+=($!)

@@ -218,6 +218,7 @@ func helloAuth(words [][]byte) int {
 func (s *session) dropPin() {
 	p := s.pin
 	s.endPinned(true)
+	s.endMonitor()
 	s.pin, s.pinning = nil, pinState{}
 	p.SetTunnel(nil)
 	p.Close(backend.ErrRelease)

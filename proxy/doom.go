@@ -180,6 +180,7 @@ func (s *session) Gone(error) {
 		return
 	}
 	s.endPinned(true)
+	s.endMonitor()
 	p := s.pinning
 	ends := s.stall == stallEnd || s.stall == stallAnswer || s.upload != nil || p.sticky || p.subs.any()
 	s.pin, s.pinning = nil, pinState{}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -34,8 +35,16 @@ func (s *Server) newSampler(ctx context.Context) {
 	if fences == nil {
 		fences = causal.NewFences()
 	}
+	dialer := s.dialer()
 	s.sampler = causal.NewSampler(ctx, fences, causal.Config{
-		Dial: s.dialer().Connect, Timeout: s.opt.HealthTimeout, OnSample: s.sampled,
+		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+			c, err := dialer.Connect(ctx, addr)
+			if err != nil {
+				return nil, err
+			}
+			return s.own.asks(addr, c), nil
+		},
+		Timeout: s.opt.HealthTimeout, OnSample: s.sampled,
 		Acked: s.acked, OnLost: s.lostWrites, Logger: s.log.Named("sampler"),
 	})
 }

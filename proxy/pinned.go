@@ -175,6 +175,9 @@ func (s *session) servePinned(raw []byte, args resp.Args, it *item) bool {
 		s.pinning.blocking++
 	case route.Sticky, route.Auth:
 		r.effect = effectSticky
+		if it.cmd.Name == "monitor" {
+			s.beginMonitor()
+		}
 	case route.Client:
 		if !isNaming(args) {
 			r.effect = effectSticky
@@ -282,6 +285,9 @@ func (s *session) applyEffect(r *request, reply []byte) {
 		}
 	case effectSticky:
 		p.sticky = p.sticky || reply[0] != '-'
+		if s.monitor != nil && r.cmd.Name == "monitor" && ok {
+			s.monitor.began()
+		}
 	case effectHello:
 		p.sticky = p.sticky || r.arg&helloOptions != 0
 		if proto := r.arg &^ helloOptions; (reply[0] == '%' || reply[0] == '*') && proto != 0 {
@@ -292,6 +298,7 @@ func (s *session) applyEffect(r *request, reply []byte) {
 	case effectReset:
 		if string(reply) == "+RESET\r\n" {
 			s.resetState()
+			s.endMonitor()
 			// What was sent behind it stays in flight.
 			s.pinning = pinState{blocking: p.blocking, buckets: p.buckets, queues: p.queues, queued: p.queued}
 		}
@@ -305,6 +312,7 @@ func (s *session) unpinIfFree() {
 		return
 	}
 	p := s.pin
+	s.endMonitor() // MONITOR has been refused
 	s.pin = nil
 	p.Resume()
 	if len(s.name) > 0 || s.noEvict || s.noTouch || !p.Pristine() || p.Identity() != s.id {
@@ -322,12 +330,17 @@ func (s *session) Push(value []byte, h *backend.Request) bool {
 	if h != nil {
 		head = h.Sink.(*request)
 	}
+	if s.monitor != nil {
+		if _, _, ok := monitorLine(value); ok {
+			return true
+		}
+	}
 	return s.pinning.subs.classify(value, s.id.Proto, head)
 }
 
 // Pushed implements backend.Tunnel.
 func (s *session) Pushed(data []byte) {
-	if !s.closed {
+	if !s.closed && (s.monitor == nil || !s.monitor.leavesOut(data)) {
 		s.write(data)
 	}
 }

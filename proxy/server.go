@@ -45,6 +45,7 @@ type Server struct {
 	table    atomic.Pointer[route.Table]
 	version  atomic.Pointer[string]
 	scripts  *scripts
+	own      *ownConns
 
 	fences  *causal.Fences  // nil where no listener is causal or linearizable
 	sampler *causal.Sampler // of the master, and with fences of the replicas
@@ -97,7 +98,7 @@ func New(o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{opt: o, log: o.Logger, journal: topology.NewJournal(), scripts: newScripts(), empty: make(chan struct{}, 1), done: make(chan struct{})}
+	s := &Server{opt: o, log: o.Logger, journal: topology.NewJournal(), scripts: newScripts(), own: newOwnConns(), empty: make(chan struct{}, 1), done: make(chan struct{})}
 	s.live.Store(&o)
 	s.commands = command.Builtin()
 	s.table.Store(route.NewTable(s.commands, o.DeniedCommands))
@@ -125,8 +126,8 @@ func New(o Options) (*Server, error) {
 		ObserveEvery: o.ObserveEvery, DiscoverEvery: o.DiscoverEvery,
 		HealthTimeout: o.HealthTimeout, ConnectTimeout: o.ConnectTimeout,
 		MaxLagBytes: o.MaxLagBytes, MaxLag: o.MaxLag,
-		OnMaster: s.masterKnown,
-		Logger:   o.Logger.Named("topology"),
+		OnMaster: s.masterKnown, OnConn: s.own.asks,
+		Logger: o.Logger.Named("topology"),
 	})
 	return s, nil
 }
@@ -376,6 +377,7 @@ func (s *Server) sampled() {
 func (s *Server) dialer() *backend.Dialer {
 	return &backend.Dialer{
 		Timeout: s.opt.ConnectTimeout, User: s.opt.User, Password: s.opt.Password, TLS: s.upstreamTLS.Load,
+		OnSetup: s.own.setUp,
 	}
 }
 

@@ -74,6 +74,7 @@ type session struct {
 	silent   replyMode
 	pin      *backend.Pipeline
 	pinning  pinState
+	monitor  *monitor // what is left out of its MONITOR; nil where it has none
 	doom     doom
 	upload   *upload     // a request being streamed
 	detached []*detached // connections that carry large replies to it alone
@@ -464,6 +465,7 @@ func (s *session) OnClose(_ *eventloop.Conn, err error) {
 		s.pin.Close(backend.ErrRelease)
 		s.pin = nil
 	}
+	s.endMonitor()
 	s.closeDetached()
 	s.leaveLanes()
 	for r := s.head; r != nil; {

@@ -205,16 +205,25 @@ func (w *worker) takePinned(id backend.Identity, t backend.Tunnel) *backend.Pipe
 	delete(w.pinned, id)
 	p := w.newPipeline(w.view.Master, id, true)
 	p.SetTunnel(t)
-	p.Open()
-	w.openSpare(id)
+	p.WhenReady(func(err error) {
+		if err == nil {
+			w.openSpare(id)
+		}
+	})
 	return p
 }
 
 // openSpare makes a connection ahead for the next session of this identity that
 // needs one of its own: where one did, others do, and then what they send
-// reaches the node as soon as a command on a shared connection would.
+// reaches the node as soon as a command on a shared connection would. It is begun
+// a little later: what this one is for goes first, see ownConns.setUp.
 func (w *worker) openSpare(id backend.Identity) {
-	if _, ok := w.spares[id]; ok || w.paused || w.nPinned+len(w.spares) >= maxIdlePinned || w.draining {
+	w.loop.Post(func() { w.dialSpare(id) })
+}
+
+func (w *worker) dialSpare(id backend.Identity) {
+	_, ok := w.spares[id]
+	if ok || w.view.Master == nil || w.paused || w.nPinned+len(w.spares) >= maxIdlePinned || w.draining {
 		return
 	}
 	w.spares[id] = struct{}{}

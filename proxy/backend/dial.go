@@ -54,6 +54,10 @@ type Dialer struct {
 	// TLS is asked for each connection; where it, or what it returns, is nil the
 	// connection is plain.
 	TLS func() *tls.Config
+	// OnSetup, if set, is told of each connection before its handshake: from which
+	// address the node will get n commands that are ours, without logins. failed is
+	// called if it comes to nothing.
+	OnSetup func(node string, local net.Addr, n int) (failed func())
 }
 
 // Dial connects to addr (HOST:PORT), sets the connection up for id and checks
@@ -97,6 +101,10 @@ func (d *Dialer) connect(ctx context.Context, addr string, steps []step, check f
 			c = eventloop.ClientTLS(c, cfg, addr)
 		}
 	}
+	failed := func() {}
+	if d.OnSetup != nil {
+		failed = d.OnSetup(addr, c.LocalAddr(), ours(steps))
+	}
 	role, err := greet(ctx, c, steps)
 	if err == nil {
 		err = check(role)
@@ -105,6 +113,7 @@ func (d *Dialer) connect(ctx context.Context, addr string, steps []step, check f
 		err = context.Cause(ctx)
 	}
 	if err != nil {
+		failed()
 		_ = c.Close()
 		return nil, fmt.Errorf("set up connection to %s: %w", addr, err)
 	}
@@ -125,6 +134,16 @@ func greet(ctx context.Context, c net.Conn, steps []step) (role []byte, err erro
 type step struct {
 	name string
 	args []string
+}
+
+// ours counts the steps that are no login.
+func ours(steps []step) (n int) {
+	for _, s := range steps {
+		if s.name != "AUTH" {
+			n++
+		}
+	}
+	return n
 }
 
 func (d *Dialer) steps(id Identity) []step {

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -48,6 +49,9 @@ type Config struct {
 	// OnError is called for each connection to a node that could not be made,
 	// by any goroutine. nil tells nobody.
 	OnError func(addr string, err error)
+	// OnConn, if set, is given each connection to a node, or to a sentinel, as it
+	// is made, and returns the one to use; by any goroutine.
+	OnConn func(addr string, c net.Conn) net.Conn
 
 	Logger *zap.Logger // nil logs nothing
 }

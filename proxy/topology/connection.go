@@ -12,8 +12,8 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// observerName is what CLIENT LIST shows of our connections.
-const observerName = "sluice-observer"
+// ObserverName is what CLIENT LIST shows of our connections.
+const ObserverName = "sluice-observer"
 
 // errConnLost is what go-redis gets when it wants to dial again: a connection
 // here is one socket, and its loss is what an observer is there to notice.
@@ -55,7 +55,7 @@ func connect(ctx context.Context, cfg *Config, dial dialFunc, addr string) (c *c
 		return nil, err
 	}
 	c = newConnection(ctx, cfg, sock, stream, addr)
-	replies, err := c.ask(limited, []any{"CLIENT", "SETNAME", observerName}, []any{"INFO", "server"})
+	replies, err := c.ask(limited, []any{"CLIENT", "SETNAME", ObserverName}, []any{"INFO", "server"})
 	if err != nil {
 		c.close()
 		return nil, fmt.Errorf("greet %s: %w", addr, err)

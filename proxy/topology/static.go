@@ -3,6 +3,7 @@ package topology
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -57,6 +58,15 @@ func NewStatic(c Config) *Static {
 		sentinels: sentinels{reports: make(map[string]*sentinelReport)},
 		watchers:  make(map[string]*sentinelWatcher),
 		reported:  make(chan *sentinelReport),
+	}
+	if c.OnConn != nil {
+		s.dial = func(ctx context.Context, addr string) (net.Conn, error) {
+			sock, err := dialTCP(ctx, addr)
+			if err != nil {
+				return nil, err
+			}
+			return c.OnConn(addr, sock), nil
+		}
 	}
 	s.table.done = make(chan tableResult, 1)
 	s.tracker = newTracker(&s.cfg)
