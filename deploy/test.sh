@@ -6,12 +6,12 @@
 #   k8s       the manifests in deploy/k8s, in a module of their own
 #   versions  masters and replicas of Redis 7.0 and 8.0 and Valkey 8.1 and 9, where
 #             they can be fetched (deploy/servers.sh)
+#   suite     Redis's own test suite, directly and through sluice, where its sources
+#             can be fetched (deploy/redis-suite.sh); three to four minutes
 #   fuzz      every fuzz target for FUZZTIME (default 5s)
 #   readme    README.md followed from top to bottom in a clean environment
 #   compose   docker-compose.yml end to end, where a Docker engine answers
-# and, only where it is named:
-#   suite     Redis's own test suite, directly and through sluice (deploy/redis-suite.sh)
-# Usage: deploy/test.sh [lint|unit|rules|k8s|versions|fuzz|readme|compose|suite]...
+# Usage: deploy/test.sh [lint|unit|rules|k8s|versions|suite|fuzz|readme|compose]...
 # Fails if a step fails; the last line says which. Needs no network if
 # everything is already installed.
 set -euo pipefail
@@ -135,16 +135,17 @@ versions() {
   SLUICE_TEST_SERVERS=$servers go test -race -count=1 -run '^TestVersions$' ./syncer/...
 }
 
-readme() { deploy/readme-test.sh; }
-
+# suite leaves with $SKIPPED where the sources cannot be had.
 suite() { deploy/redis-suite.sh; }
 
+readme() { deploy/readme-test.sh; }
+
 steps=("$@")
-[ $# -gt 0 ] || steps=(lint unit rules k8s versions fuzz readme compose)
+[ $# -gt 0 ] || steps=(lint unit rules k8s versions suite fuzz readme compose)
 for step in "${steps[@]}"; do
   case $step in
-    lint | unit | rules | k8s | versions | fuzz | readme | suite | compose) ;;
-    *) die "no such step: $step (there are lint, unit, rules, k8s, versions, fuzz, readme, compose, suite)" ;;
+    lint | unit | rules | k8s | versions | suite | fuzz | readme | compose) ;;
+    *) die "no such step: $step (there are lint, unit, rules, k8s, versions, suite, fuzz, readme, compose)" ;;
   esac
 done
 
