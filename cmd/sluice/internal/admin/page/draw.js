@@ -4,7 +4,7 @@ export const unknown = (v) => v === undefined || v === null || v < 0;
 
 // grouped writes an integer with thin spaces: 12 345 678.
 export function grouped(n) {
-  return unknown(n) ? '–' : String(Math.round(n)).replace(/\B(?=(\d{3})+$)/g, '\u2009');
+  return unknown(n) ? '–' : String(Math.round(n)).replace(/\B(?=(\d{3})+$)/g, '\u202f');
 }
 
 // perSecond writes a rate in at most five characters.
