@@ -271,7 +271,8 @@ func checkDashboard(t *testing.T, m *monitored) {
 }
 
 // BenchmarkScrape is a scrape of a sluice with a relay, a master and two
-// replicas under a little load. It must stay under 5 ms:
+// replicas under a little load. It must stay under 5 ms (TestScrapeFigures has what
+// it costs clients):
 //
 //	go test ./cmd/sluice -run '^$' -bench Scrape -benchtime 200x
 func BenchmarkScrape(b *testing.B) {
