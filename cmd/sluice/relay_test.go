@@ -94,7 +94,7 @@ func TestServeRelayAlone(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	s := start("status", "--admin", l.Admin)
-	if code := s.wait(t); code != exitOK || strings.Contains(s.stdout.String(), "NODE") || !strings.HasPrefix(s.stdout.String(), "relay ready yes") {
+	if code := s.wait(t); code != exitOK || strings.Contains(s.stdout.String(), "READS") || !strings.HasPrefix(s.stdout.String(), "relay ready yes") {
 		t.Errorf("status: exit code %d:\n%s", code, s.stdout)
 	}
 	p.signals <- syscall.SIGHUP

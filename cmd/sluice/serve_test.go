@@ -192,7 +192,7 @@ func TestServeAddressInUse(t *testing.T) {
 		if code := p.wait(t); code != exitRuntime {
 			t.Errorf("%v: exit code %d, want %d", args, code, exitRuntime)
 		}
-		for _, want := range []string{addr, "address already in use", "choose another address: --listen for clients, --admin-listen"} {
+		for _, want := range []string{addr, "address already in use", "choose another address: --listen for clients, --relay-listen"} {
 			if got := p.stderr.String(); !strings.Contains(got, want) {
 				t.Errorf("%v: stderr %q lacks %q", args, got, want)
 			}

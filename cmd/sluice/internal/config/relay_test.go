@@ -89,7 +89,7 @@ func TestRelayOptions(t *testing.T) {
 	}
 	// Whatever the configuration leaves at zero the relay takes for "not given":
 	// only these may be, for they have no key.
-	may := strings.Fields("SegmentBytes RetryEvery FS Logger Registerer User Password TLS IPAddress ConnectTimeout Timeout BaseWait BackoffMin BackoffMax Dial")
+	may := strings.Fields("SegmentBytes RetryEvery FS Logger Registerer User Password TLS IPAddress ConnectTimeout Timeout BaseWait Journal BackoffMin BackoffMax Dial")
 	for _, v := range []reflect.Value{reflect.ValueOf(o.Store), reflect.ValueOf(o.Upstream)} {
 	fields:
 		for i := range v.NumField() {
