@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-io/sluice/proxy"
 	"github.com/sluice-io/sluice/resp"
 	"github.com/sluice-io/sluice/resp/localredis"
 )
@@ -181,5 +182,31 @@ func TestRunawayScriptAmongOthers(t *testing.T) {
 		other.do("+OK\r\n", "SCRIPT", "KILL")
 		awaitPing(t, other, "+PONG")
 		_ = r.Close()
+	}
+}
+
+// Several ask a new master for a script at once, before it has been given it.
+func TestLoadedScriptIsThereForAll(t *testing.T) {
+	c := newCluster(t, 1, oneLoop)
+	first, second, third := dialRaw(t, c.addr), dialRaw(t, c.addr), dialRaw(t, c.addr)
+	awaitVersion(t, c.addr, c.master.Addr()) // the master is known by then
+	const body, sha = "return ARGV[1]", "098e0f0d1448c0a81dafe820f66d460eb09263da"
+	first.do("$40\r\n"+sha+"\r\n", "SCRIPT", "LOAD", body)
+	c.sync(t)
+	c.master.Kill()
+	redisDo(t, c.replicas[0], "REPLICAOF", "NO", "ONE")
+	c.await(t, "the new master", masterIs(c.replicas[0]))
+	redisDo(t, c.replicas[0], "CLIENT", "PAUSE", "60000", "WRITE") // so that all have asked
+	for _, r := range []*raw{first, second, third} {
+		r.cmd("EVALSHA", sha, "0", "x")
+	}
+	c.await(t, "the first to be held", func(proxy.Status) bool {
+		list, err := localredis.Do(c.replicas[0].Addr(), "CLIENT", "LIST")
+		return err == nil && strings.Contains(list, " cmd=evalsha ")
+	})
+	dialRaw(t, c.addr).do("$1\r\nx\r\n", "ECHO", "x") // the loop has sent them
+	redisDo(t, c.replicas[0], "CLIENT", "UNPAUSE")
+	for _, r := range []*raw{first, second, third} {
+		r.expect("$1\r\nx\r\n")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sluice-io/sluice/proxy/backend"
 	"github.com/sluice-io/sluice/proxy/route"
@@ -36,7 +37,12 @@ type script struct {
 	sha, body string
 	node      *topology.Node // that has it
 	run       uint64         // of that master, as far as it was known then
+	given     time.Time      // when it was last given to a master that lacked it
 }
+
+// givenFor is for how long after that others may still be told that the master
+// lacks the script: they asked before it had come.
+const givenFor = 5 * time.Second
 
 func newScripts() *scripts {
 	return &scripts{bySHA: make(map[string]*list.Element), oldest: list.New()}
@@ -56,7 +62,8 @@ func (s *scripts) add(body []byte, master *topology.Node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.bySHA[sha]; e != nil {
-		e.Value.(*script).node, e.Value.(*script).run = master, s.run
+		sc := e.Value.(*script)
+		sc.node, sc.run, sc.given = master, s.run, time.Time{}
 		return
 	}
 	s.bySHA[sha] = s.oldest.PushBack(&script{sha: sha, body: string(body), node: master, run: s.run})
@@ -78,18 +85,20 @@ func (s *scripts) flush() {
 }
 
 // lost returns the body of a script that the master had before the present one,
-// and takes it that this one is about to get it. Where it is the same master
-// somebody has flushed the script: that is to be seen.
+// and takes it that this one is about to get it. Where it is the same master, and
+// has not just got it, somebody has flushed the script: that is to be seen.
 func (s *scripts) lost(sha []byte, master *topology.Node) (body string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.bySHA[strings.ToLower(string(sha))]
-	if e == nil || e.Value.(*script).run == s.run && e.Value.(*script).node == master {
+	if e == nil {
 		return "", false
 	}
-	sc := e.Value.(*script)
-	sc.node, sc.run = master, s.run
-	return sc.body, true
+	sc, now := e.Value.(*script), time.Now()
+	if sc.run != s.run || sc.node != master {
+		sc.node, sc.run, sc.given = master, s.run, now
+	}
+	return sc.body, now.Sub(sc.given) < givenFor
 }
 
 // noteScript remembers what a SCRIPT command does to the script cache.
