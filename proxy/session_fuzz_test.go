@@ -88,7 +88,7 @@ func helloOf(t testing.TB, addr string) string {
 
 var (
 	helloID      = regexp.MustCompile(`(\$2\r\nid\r\n):\d+`)
-	unsubscribed = regexp.MustCompile(`(unsubscribe\r\n)\$\d+\r\nc\d+(:\d)?\*?\r\n`)
+	unsubscribed = regexp.MustCompile(`(unsubscribe\r\n)\$\d+\r\n(c\d+(:\d)?\*?|extra)\r\n`)
 )
 
 // alike makes replies alike that differ between any two servers: HELLO tells
