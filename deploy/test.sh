@@ -4,8 +4,8 @@
 #   unit      go test -race ./..., among them tests against real redis-servers
 #   rules     Prometheus's configuration and rules, by promtool
 #   k8s       the manifests in deploy/k8s, in a module of their own
-#   versions  masters and replicas of Redis 7.0 and 8.0 and Valkey 8.1 and 9, where
-#             they can be fetched (deploy/servers.sh)
+#   versions  the proxy and the relay with Redis 7.0 and 8.0 and Valkey 8.1 and 9,
+#             where these can be fetched (deploy/servers.sh)
 #   suite     Redis's own test suite, directly and through sluice, where its sources
 #             can be fetched (deploy/redis-suite.sh); three to four minutes
 #   fuzz      every fuzz target for FUZZTIME (default 5s)
@@ -132,7 +132,8 @@ versions() {
   local servers=${SLUICE_TEST_SERVERS:-}
   [ -n "$servers" ] || servers=$(deploy/servers.sh | paste -sd: -) || return
   SLUICE_TEST_SERVERS=$servers go test -count=1 ./resp/command ./rdbstream/... || return
-  SLUICE_TEST_SERVERS=$servers go test -race -count=1 -run '^TestVersions$' ./syncer/...
+  SLUICE_TEST_SERVERS=$servers go test -race -count=1 -run '^TestVersions$' ./syncer/... || return
+  SLUICE_TEST_SERVERS=$servers go test -race -count=1 -run '^TestVersions$|^TestWait' ./proxy
 }
 
 # suite leaves with $SKIPPED where the sources cannot be had.

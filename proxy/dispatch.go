@@ -128,6 +128,7 @@ func (s *session) forward(raw []byte, args resp.Args, it *item, mixed bool) bool
 		s.place(r, elsewhere)
 	}
 	if r.Class != backend.Read {
+		s.noteWrite(it.kind)
 		w.beginWrite(r, it, args)
 	}
 	if it.kind == route.Other {

@@ -16,6 +16,7 @@ type lanes struct {
 	chosen   *backend.Pipeline // the replica that serves reads now
 	chosenAt int64             // loop time of the choice
 	verified bool              // a node has accepted the identity
+	noOffset bool              // its user may not note the offset for WAIT
 }
 
 // nodeLanes are the connections to one node. A master has two: writes keep off

@@ -343,24 +343,6 @@ func (s *session) hello(args resp.Args) bool {
 	return true
 }
 
-func (s *session) helloReply() []byte {
-	b := resp.AppendMapHeader(nil, 7, s.id.Proto)
-	b = resp.AppendBulkString(b, "server")
-	b = resp.AppendBulkString(b, "redis")
-	b = resp.AppendBulkString(b, "version")
-	b = resp.AppendBulkString(b, s.w.srv.serverVersion())
-	b = resp.AppendBulkString(b, "proto")
-	b = resp.AppendInt(b, int64(s.id.Proto))
-	b = resp.AppendBulkString(b, "id")
-	b = resp.AppendInt(b, int64(s.num))
-	b = resp.AppendBulkString(b, "mode")
-	b = resp.AppendBulkString(b, "standalone")
-	b = resp.AppendBulkString(b, "role")
-	b = resp.AppendBulkString(b, "master")
-	b = resp.AppendBulkString(b, "modules")
-	return resp.AppendArrayHeader(b, 0)
-}
-
 const badName = "ERR Client names cannot contain spaces, newlines or special characters."
 
 // validName is validateClientName.
@@ -391,7 +373,10 @@ func (s *session) client(raw []byte, args resp.Args, it *item) bool {
 		} else {
 			s.reply(resp.AppendBulk(nil, s.name))
 		}
-	case sub == "setinfo" && args.Len() == 4:
+	case sub == "setinfo" && s.isInfo(args):
+		s.replyOK()
+	case sub == "capa" && args.Len() > 2 && s.w.srv.isValkey(8, 0):
+		// Valkey: a client that could be redirected by a replica. It meets none here.
 		s.replyOK()
 	case s.keepsFlag(sub, args):
 		s.noteClient(args)
@@ -449,6 +434,16 @@ func isNaming(args resp.Args) bool {
 	}
 	sub := strings.ToLower(string(args.At(1)))
 	return sub == "setname" || sub == "getname" || sub == "setinfo" || sub == "no-evict" || sub == "no-touch"
+}
+
+// isInfo reports whether a master accepts a CLIENT SETINFO, which changes nothing
+// but what CLIENT LIST shows.
+func (s *session) isInfo(args resp.Args) bool {
+	if v := s.w.srv.serverVersion(); args.Len() != 4 || v != unknownVersion && !versionAtLeast(v, 7, 2) {
+		return false
+	}
+	option := strings.ToLower(string(args.At(2)))
+	return (option == "lib-name" || option == "lib-ver") && validName(args.At(3))
 }
 
 // keepsFlag reports whether a CLIENT command only sets a flag that is kept for

@@ -21,6 +21,7 @@ const (
 	effectDiscard
 	effectWatch
 	effectUnwatch
+	effectOffset // of ours: the offset for WAIT has been noted
 	effectReset
 	effectSubscribe // this and what follows takes effect later if it is queued
 	effectSelect    // arg: the database
@@ -44,6 +45,8 @@ type pinState struct {
 	buckets  []causal.Bucket // of the writes that were sent since then
 	queued   uint64          // bytes of those that were answered since then
 	subs     subscriptions
+	offset   offsetNote
+	ahead    bool // the request that it was taken for is about to come
 }
 
 // waits reports whether the session may rightly be silent for ever.
@@ -51,7 +54,7 @@ func (p *pinState) waits() bool { return p.blocking > 0 || p.sticky || p.subs.an
 
 // free reports whether nothing ties the session to the connection.
 func (p *pinState) free() bool {
-	return !p.inMulti && !p.watching && !p.sticky && !p.upload && p.blocking == 0 && !p.subs.any()
+	return !p.inMulti && !p.watching && !p.sticky && !p.upload && !p.ahead && p.blocking == 0 && !p.subs.any()
 }
 
 // pinFor gives the session a connection of its own and sends the request on
@@ -72,36 +75,37 @@ func (s *session) pinFor(raw []byte, args resp.Args, it *item) bool {
 		s.replyError(textNoMaster)
 		return true
 	}
-	if it.kind == route.Wait {
-		// WAIT waits for the writes of its connection: Redis notes the offset
-		// with each command (processCommand sets woff), so any command there
-		// makes it wait for all that was written before, this session's too.
-		s.sendInner([]byte("PING"))
-	}
 	return s.servePinned(raw, args, it)
 }
 
 // sendInner sends a command of ours, whose reply is dropped, on the pinned
 // connection.
-func (s *session) sendInner(args ...[]byte) {
+func (s *session) sendInner(args ...[]byte) *request {
 	r := s.w.newRequest(s)
 	r.inner, r.Class = true, backend.Other
 	s.push(r)
 	s.place(r, elsewhere)
 	s.pin.Send(&r.Request, resp.AppendCommandBytes(nil, args...))
+	return r
 }
 
-// acquirePin makes sure that the session has a pinned connection, with the
-// state that has been kept for it.
+// acquirePin makes sure that the session has a pinned connection.
 func (s *session) acquirePin() bool {
 	if s.pin != nil {
 		return !s.w.paused // an upload that would begin
 	}
-	s.pin = s.w.takePinned(s.id, s)
-	if s.pin == nil {
+	p := s.w.takePinned(s.id, s)
+	if p == nil {
 		return false
 	}
-	s.pinning = pinState{}
+	s.takePin(p)
+	return true
+}
+
+// takePin makes p the session's own, with the state that has been kept for it.
+func (s *session) takePin(p *backend.Pipeline) {
+	p.SetTunnel(s)
+	s.pin, s.pinning = p, pinState{}
 	if len(s.name) > 0 {
 		s.sendInner([]byte("CLIENT"), []byte("SETNAME"), s.name)
 	}
@@ -111,7 +115,6 @@ func (s *session) acquirePin() bool {
 	if s.noTouch {
 		s.sendInner([]byte("CLIENT"), []byte("NO-TOUCH"), []byte("ON"))
 	}
-	return true
 }
 
 // awaitPin stalls the session until its pinned connection is made.
@@ -133,6 +136,16 @@ func (s *session) servePinned(raw []byte, args resp.Args, it *item) bool {
 	}
 	if !s.pin.Usable() {
 		s.stall = stallDrained // it has been closed: Gone follows
+		return false
+	}
+	if it.kind == route.Wait {
+		if dealt, ok := s.prepareWait(); dealt {
+			return ok
+		}
+	}
+	s.noteWrite(it.kind)
+	if (it.kind == route.Auth || it.kind == route.Hello) && s.inFlight > 0 && !s.pinning.inMulti {
+		s.stall = stallDrained // Redis may say nothing to a login that fails behind other replies, see backend.together
 		return false
 	}
 	if k := it.kind; s.access.mode != AuthPassthrough && (k == route.Auth || k == route.Hello || k == route.Reset) && it.arityOK() {
@@ -277,6 +290,8 @@ func (s *session) applyEffect(r *request, reply []byte) {
 		if ok {
 			p.watching = false
 		}
+	case effectOffset:
+		s.offsetReplied(reply)
 	case effectSelect:
 		if ok {
 			id := s.id
@@ -391,6 +406,7 @@ func (s *session) sendTransaction(data []byte, i int) int {
 	}
 	w.stats.routed[route.ReasonWrite] += uint64(r.commands)
 	s.place(r, onWrite)
+	s.noteWrite(route.Write)
 	for k := i + 1; k < j; k++ {
 		it := &w.batch[k]
 		w.beginWrite(r, it, resp.Args{Buf: data[it.off : it.off+it.n], Spans: w.spans[it.first:it.after]})

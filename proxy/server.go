@@ -44,6 +44,7 @@ type Server struct {
 	commands *command.Table // guarded by tableMu
 	table    atomic.Pointer[route.Table]
 	version  atomic.Pointer[string]
+	hello    atomic.Pointer[[]any] // what HELLO tells, see hello.go
 	scripts  *scripts
 	own      *ownConns
 
@@ -69,6 +70,7 @@ type Server struct {
 	headerLog    rateLog
 	headerFaults headerCounts
 	authLog      rateLog
+	waitLog      rateLog
 	refusals     refusals
 	nodeTLSLog   rateLog
 
@@ -109,7 +111,8 @@ func New(o Options) (*Server, error) {
 	}
 	v := unknownVersion
 	s.version.Store(&v)
-	s.greetLog.log, s.headerLog.log, s.nodeTLSLog.log, s.authLog.log = s.log, s.log, s.log, s.log
+	s.noteHello(nil, v)
+	s.greetLog.log, s.headerLog.log, s.nodeTLSLog.log, s.authLog.log, s.waitLog.log = s.log, s.log, s.log, s.log, s.log
 	var nodeTLS func() *tls.Config
 	if o.TLS != nil {
 		s.upstreamTLS.Store(sealWhole(o.TLS))
@@ -343,6 +346,7 @@ func (s *Server) masterKnown(m topology.MasterInfo) {
 	if m.Version != "" {
 		s.version.Store(&m.Version)
 	}
+	s.noteHello(m.Hello, s.serverVersion())
 	over, err := command.Parse(m.Command)
 	if err != nil {
 		s.log.Warn("the master's answer to COMMAND is not understood; the built-in command table stays in use", zap.Error(err))

@@ -63,21 +63,23 @@ type session struct {
 	starved bool  // all that was received has been handled
 	endAt   int64 // loop time at which nothing was left but output to be written; 0 before
 
-	listener *boundListener
-	access   *access
-	addr     string // of the client, where something in between has told it
-	born     int64  // loop time
-	authed   bool
-	name     []byte // CLIENT SETNAME
-	noEvict  bool   // CLIENT NO-EVICT
-	noTouch  bool   // CLIENT NO-TOUCH
-	silent   replyMode
-	pin      *backend.Pipeline
-	pinning  pinState
-	monitor  *monitor // what is left out of its MONITOR; nil where it has none
-	doom     doom
-	upload   *upload     // a request being streamed
-	detached []*detached // connections that carry large replies to it alone
+	listener    *boundListener
+	access      *access
+	addr        string // of the client, where something in between has told it
+	born        int64  // loop time
+	authed      bool
+	name        []byte // CLIENT SETNAME
+	noEvict     bool   // CLIENT NO-EVICT
+	noTouch     bool   // CLIENT NO-TOUCH
+	silent      replyMode
+	pin         *backend.Pipeline
+	pinning     pinState
+	wrote       bool     // it has sent what may write
+	waitRefused string   // why the WAIT that comes cannot be sent
+	monitor     *monitor // what is left out of its MONITOR; nil where it has none
+	doom        doom
+	upload      *upload     // a request being streamed
+	detached    []*detached // connections that carry large replies to it alone
 }
 
 func (w *worker) newSession(b *boundListener, num uint64) *session {

@@ -28,7 +28,21 @@ type Identity struct {
 	// SelectFirst has the database selected before the client's user logs in:
 	// it was the session's before, and the user need not be allowed to SELECT.
 	SelectFirst bool
+	// NoteOffset has the node note the replication offset for WAIT, by our own
+	// user.
+	NoteOffset bool
 }
+
+// How the replication offset is noted for a connection: Redis does with each of
+// its commands that goes to the replicas. This one does and changes nothing: to
+// the channel nobody subscribes, and patterns do not match sharded channels.
+const (
+	OffsetCommand = "SPUBLISH"
+	OffsetChannel = "__sluice__:wait"
+)
+
+// NoteOffset is that command.
+func NoteOffset() [][]byte { return [][]byte{[]byte(OffsetCommand), []byte(OffsetChannel), nil} }
 
 // Authenticated reports whether the identity carries credentials.
 func (id Identity) Authenticated() bool { return id.Password != "" || id.User != "" }
@@ -164,6 +178,9 @@ func (d *Dialer) steps(id Identity) []step {
 		}
 	}
 	role()
+	if id.NoteOffset {
+		s = append(s, step{OffsetCommand, []string{OffsetCommand, OffsetChannel, ""}})
+	}
 	selectDB := func() { s = append(s, step{"SELECT", []string{"SELECT", strconv.Itoa(id.DB)}}) }
 	if id.SelectFirst {
 		selectDB()
@@ -183,30 +200,62 @@ func (d *Dialer) steps(id Identity) []step {
 	return s
 }
 
-// handshake sends all steps at once, reads exactly their replies and returns
-// that of ROLE.
+// handshake takes the steps and returns the reply of ROLE.
 func handshake(c net.Conn, steps []step) (role []byte, err error) {
+	h := shaking{c: c}
+	for len(steps) > 0 {
+		n := together(steps)
+		if err := h.take(steps[:n]); err != nil {
+			return nil, err
+		}
+		steps = steps[n:]
+	}
+	if h.role == nil && h.roleErr != nil {
+		return nil, h.roleErr
+	}
+	return h.role, nil
+}
+
+// together returns how many steps can be sent at once. AUTH must be the first:
+// Redis 7.2 to 8.0 and Valkey 7.2 to 8.1 say nothing to one that fails while
+// replies to other commands wait to be written (addAuthErrReply).
+func together(steps []step) int {
+	n := 1
+	for n < len(steps) && steps[n].name != "AUTH" {
+		n++
+	}
+	return n
+}
+
+// shaking is a handshake under way.
+type shaking struct {
+	c       net.Conn
+	role    []byte // the reply of ROLE
+	roleErr error  // or why there is none
+}
+
+// take sends steps at once and reads exactly their replies.
+func (h *shaking) take(steps []step) error {
 	var out []byte
 	for _, s := range steps {
 		out = resp.AppendCommand(out, s.args...)
 	}
-	if _, err := c.Write(out); err != nil {
-		return nil, err
+	if _, err := h.c.Write(out); err != nil {
+		return err
 	}
 	var in []byte
-	var roleErr error
 	buf := make([]byte, 4096)
 	for _, s := range steps {
 		n, _, err := resp.ScanReply(in)
 		for ; n == 0 && err == nil; n, _, err = resp.ScanReply(in) {
-			k, rerr := c.Read(buf)
+			k, rerr := h.c.Read(buf)
 			if rerr != nil {
-				return nil, fmt.Errorf("read reply of %s: %w", s.name, rerr)
+				return fmt.Errorf("read reply of %s: %w", s.name, rerr)
 			}
 			in = append(in, buf[:k]...)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("reply of %s: %w", s.name, err)
+			return fmt.Errorf("reply of %s: %w", s.name, err)
 		}
 		reply := in[:n]
 		in = in[n:]
@@ -214,20 +263,17 @@ func handshake(c net.Conn, steps []step) (role []byte, err error) {
 		case reply[0] == '-':
 			err := &ReplyError{Command: s.name, Line: strings.TrimRight(string(reply[1:]), "\r\n")}
 			if s.name != "ROLE" {
-				return nil, err
+				return err
 			}
-			roleErr = err
+			h.roleErr = err
 		case s.name == "ROLE":
-			role = bytes.Clone(reply)
+			h.role = bytes.Clone(reply)
 		}
 	}
 	if len(in) > 0 {
-		return nil, fmt.Errorf("%d bytes behind the last reply of the handshake", len(in))
+		return fmt.Errorf("%d bytes behind the last reply of the handshake", len(in))
 	}
-	if role == nil && roleErr != nil {
-		return nil, roleErr
-	}
-	return role, nil
+	return nil
 }
 
 // checkRole looks at the first element of ROLE's reply (roleCommand).

@@ -70,6 +70,7 @@ type SentinelConfig struct {
 type MasterInfo struct {
 	Addr    string // HOST:PORT
 	Version string // redis_version of INFO server; empty where INFO is refused
+	Hello   any    // its answer to HELLO, likewise; nil where it knows none
 	Command any    // its answer to COMMAND, RESP2, nested []any as go-redis gives it
 }
 

@@ -71,12 +71,12 @@ func askCommand(ctx context.Context, cfg *Config, dial dialFunc, addr string) (M
 	defer c.close()
 	ctx, cancel := context.WithTimeout(ctx, cfg.HealthTimeout)
 	defer cancel()
-	replies, err := c.ask(ctx, []any{"COMMAND"})
+	replies, err := c.ask(ctx, []any{"COMMAND"}, []any{"HELLO"})
 	if err != nil {
 		return MasterInfo{}, err
 	}
 	if replies[0].refusal != "" {
 		return MasterInfo{}, errors.New(replies[0].refusal)
 	}
-	return MasterInfo{Addr: addr, Version: c.version, Command: replies[0].value}, nil
+	return MasterInfo{Addr: addr, Version: c.version, Command: replies[0].value, Hello: replies[1].value}, nil
 }
