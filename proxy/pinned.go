@@ -39,7 +39,6 @@ type pinState struct {
 	watching bool
 	sticky   bool            // until RESET or the end
 	lost     bool            // the connection has ended: Gone follows
-	upload   bool            // a request is about to be streamed
 	blocking int             // blocking commands in flight
 	queues   bool            // MULTI has been sent: what follows may be queued
 	buckets  []causal.Bucket // of the writes that were sent since then
@@ -54,7 +53,7 @@ func (p *pinState) waits() bool { return p.blocking > 0 || p.sticky || p.subs.an
 
 // free reports whether nothing ties the session to the connection.
 func (p *pinState) free() bool {
-	return !p.inMulti && !p.watching && !p.sticky && !p.upload && !p.ahead && p.blocking == 0 && !p.subs.any()
+	return !p.inMulti && !p.watching && !p.sticky && !p.ahead && p.blocking == 0 && !p.subs.any()
 }
 
 // pinFor gives the session a connection of its own and sends the request on

@@ -204,3 +204,28 @@ func TestOnlyKilledConnectionsEnd(t *testing.T) {
 		t.Errorf("epoch %d has become %d", before, after)
 	}
 }
+
+// The connection for a large request is set up for its session once, and is not
+// given back between that and the request.
+func TestLargeRequestOfANamedClient(t *testing.T) {
+	c := newCluster(t, 0, func(o *proxy.Options) { o.Loops = 1 })
+	monitor, r := dialRaw(t, c.master.Addr()), dialRaw(t, c.addr)
+	monitor.do("+OK\r\n", "MONITOR")
+	r.do("+OK\r\n", "CLIENT", "SETNAME", "me")
+	r.do("+OK\r\n", "SET", "k", strings.Repeat("v", 2<<20))
+	r.do(":2097152\r\n", "STRLEN", "k")
+	for set := 0; ; {
+		line, err := monitor.r.ReadString('\n')
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case strings.Contains(line, `"SETNAME" "me"`):
+			set++
+		case strings.Contains(line, `"STRLEN"`):
+			if set != 1 {
+				t.Errorf("the name was set on %d connections, want 1", set)
+			}
+			return
+		}
+	}
+}

@@ -61,12 +61,16 @@ func (s *session) beginUpload(head []byte) bool {
 		s.end()
 		return false
 	}
-	s.pinning.upload = true // so that it stays while what is kept for it is told the node
+	s.pinning.ahead = true // so that it stays while what is kept for it is told the node
 	if s.pin.State() != backend.Ready {
 		s.awaitPin()
 		return false
 	}
-	s.pinning.upload = false
+	if s.inFlight > 0 { // it is being told
+		s.stall = stallDrained
+		return false
+	}
+	s.pinning.ahead = false
 	r := s.w.newRequest(s)
 	r.cmd, r.kind, r.Class = it.cmd, it.kind, classOf(it.kind)
 	if it.kind == route.Watch {
@@ -82,6 +86,7 @@ func (s *session) beginUpload(head []byte) bool {
 	s.push(r)
 	s.place(r, elsewhere)
 	s.w.stats.routed[route.ReasonPinned]++
+	s.noteWrite(it.kind)
 	s.upload = &upload{s: s, r: r}
 	s.upload.bucket, s.upload.writes = s.w.uploadBucket(&it, args)
 	s.pin.BeginStream(&r.Request, func() { s.update() })
