@@ -137,22 +137,11 @@ func (s *session) servePinned(raw []byte, args resp.Args, it *item) bool {
 		s.stall = stallDrained // it has been closed: Gone follows
 		return false
 	}
-	if it.kind == route.Wait {
-		if dealt, ok := s.prepareWait(); dealt {
-			return ok
-		}
+	var ok bool
+	if raw, ok = s.preparePinned(raw, args, it); raw == nil {
+		return ok
 	}
 	s.noteWrite(it.kind)
-	if (it.kind == route.Auth || it.kind == route.Hello) && s.inFlight > 0 && !s.pinning.inMulti {
-		s.stall = stallDrained // Redis may say nothing to a login that fails behind other replies, see backend.together
-		return false
-	}
-	if k := it.kind; s.access.mode != AuthPassthrough && (k == route.Auth || k == route.Hello || k == route.Reset) && it.arityOK() {
-		var ok bool
-		if raw, ok = s.authPinned(args); raw == nil {
-			return ok
-		}
-	}
 	if it.kind == route.Client && (replyModeOf(args) != "" || isNaming(args)) {
 		// What it does to the session depends on what comes before.
 		if s.inFlight > 0 {
@@ -216,6 +205,27 @@ func (s *session) servePinned(raw []byte, args resp.Args, it *item) bool {
 		s.end()
 	}
 	return true
+}
+
+// preparePinned serves what comes before a WAIT or a login is sent. It returns
+// the request to send, nil where there is none; ok is false where the request
+// has to come again.
+func (s *session) preparePinned(raw []byte, args resp.Args, it *item) (_ []byte, ok bool) {
+	switch k := it.kind; {
+	case k == route.Wait:
+		if dealt, ok := s.prepareWait(); dealt {
+			return nil, ok
+		}
+	case k != route.Auth && k != route.Hello && k != route.Reset:
+	case s.access.mode != AuthPassthrough:
+		if it.arityOK() {
+			return s.authPinned(args)
+		}
+	case k != route.Reset && s.inFlight > 0 && !s.pinning.inMulti:
+		s.stall = stallDrained // Redis may say nothing to a login that fails behind other replies, see backend.together
+		return nil, false
+	}
+	return raw, true
 }
 
 // effectOf tells what a reply may change.
