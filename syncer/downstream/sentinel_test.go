@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -75,5 +76,62 @@ func TestSentinelFailover(t *testing.T) {
 	sameData(t, candidate, behind)
 	if n := r.fulls(); n != 1 || len(r.st.Generations()) != 1 {
 		t.Errorf("%d full resyncs, %d generations", n, len(r.st.Generations()))
+	}
+}
+
+// sentinelLists reports whether a Sentinel tells clients of a replica. A relay it
+// knows, and does not tell: that is not announced.
+func sentinelLists(t testing.TB, s, replica *localredis.Server, name string) bool {
+	t.Helper()
+	list, err := relaytest.NewClient(t, s.Addr(), 0).Do(context.Background(), "SENTINEL", "REPLICAS", name).Slice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(list, func(fields any) bool {
+		words, ok := fields.([]any) // name, ADDRESS, ...
+		return ok && slices.Contains(words, any(replica.Addr()))
+	})
+}
+
+// A replica that a Sentinel knows it sends back to the master from behind the
+// relay, after failover-timeout. SENTINEL RESET has it forget the replica, but has
+// to come after that went, as README.md says: before, the master still lists it.
+func TestSentinelResetFreesAReplica(t *testing.T) {
+	master := relaytest.StartRedis(t, localredis.Options{})
+	replica := relaytest.StartReplica(t, master)
+	port, err := localredis.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := startRig(t, t.TempDir(), master.Addr(), rigOptions{
+		Options: Options{Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}, up: upstream.Options{ListeningPort: port}})
+	const name = "m"
+	s, err := localredis.StartSentinel(t.Context(), localredis.SentinelOptions{
+		Name: name, Master: master, Quorum: 1, DownAfter: 30 * time.Second, FailoverTimeout: 3 * time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	listed := func() bool { return sentinelLists(t, s, replica, name) }
+	relaytest.Await(t, "the sentinel knows relay and replica", func() bool { return listed() && sentinelSays(t, s, name, "num-slaves") == "2" })
+
+	reset := func() {
+		t.Helper()
+		if n := relaytest.Do(t, s, "SENTINEL", "RESET", name); n != ":1" {
+			t.Fatalf("SENTINEL RESET: %s", n)
+		}
+	}
+	reset()
+	relaytest.Await(t, "reset too early, it finds the replica again", listed)
+
+	replicaOf(t, replica, r.port())
+	relaytest.Await(t, "the master lists it no longer", func() bool {
+		return !strings.Contains(relaytest.Do(t, master, "INFO", "replication"), fmt.Sprintf("port=%d,", replica.Port()))
+	})
+	reset()
+	relaytest.Await(t, "the sentinel knows the relay alone", func() bool { return !listed() && sentinelSays(t, s, name, "num-slaves") == "1" })
+	r.awaitOnline(t, 1)
+	if at := relaytest.Info(t, replica, "master_port"); at != strconv.Itoa(port) {
+		t.Errorf("the replica is at port %s, not at the relay's %d", at, port)
 	}
 }
