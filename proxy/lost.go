@@ -44,7 +44,7 @@ func (s *Server) newSampler(ctx context.Context) {
 			}
 			return s.own.asks(addr, c), nil
 		},
-		Timeout: s.opt.HealthTimeout, OnSample: s.sampled,
+		Timeout: func() time.Duration { return s.live.Load().HealthTimeout }, OnSample: s.sampled,
 		Acked: s.acked, OnLost: s.lostWrites, Logger: s.log.Named("sampler"),
 	})
 }

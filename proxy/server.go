@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -55,8 +54,12 @@ type Server struct {
 
 	switching atomic.Bool // a planned failover is under way
 
-	workers   []*worker
-	listeners []*boundListener
+	workers []*worker
+
+	listenMu  sync.Mutex
+	listeners []*boundListener // guarded by listenMu
+	binds     int              // guarded by listenMu: listeners that were bound so far
+	closing   bool             // guarded by listenMu: no more are
 
 	clients atomic.Int64  // connected now
 	nextID  atomic.Uint64 // of a session
@@ -84,17 +87,6 @@ type Server struct {
 	once        sync.Once
 }
 
-// boundListener is a Listener with its socket.
-type boundListener struct {
-	Listener
-	ln    *eventloop.Listener
-	w     *worker                    // whose loop accepts
-	tls   atomic.Pointer[tls.Config] // nil: plain
-	trust atomic.Pointer[trust]      // nil: without the PROXY protocol
-
-	access atomic.Pointer[access]
-}
-
 // New checks o and returns a server that does not listen yet. It does no I/O.
 func New(o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
@@ -104,9 +96,7 @@ func New(o Options) (*Server, error) {
 	s.live.Store(&o)
 	s.commands = command.Builtin()
 	s.table.Store(route.NewTable(s.commands, o.DeniedCommands))
-	if slices.ContainsFunc(o.Listeners, func(l Listener) bool {
-		return l.Consistency == ConsistencyCausal || l.Consistency == ConsistencyLinearizable
-	}) {
+	if slices.ContainsFunc(o.Listeners, func(l Listener) bool { return l.fenced() }) {
 		s.fences = causal.NewFences()
 	}
 	v := unknownVersion
@@ -153,24 +143,11 @@ func (s *Server) Start(ctx context.Context) (err error) {
 		}
 		s.workers = append(s.workers, w)
 	}
-	for i, l := range s.opt.Listeners {
-		ln, err := eventloop.Listen(ctx, l.Network, l.Address)
-		if err != nil {
-			return errors.Join(fmt.Errorf("listen on %s %s: %w", l.Network, l.Address, err), s.abort())
-		}
-		b := &boundListener{Listener: l, ln: ln, w: s.workers[i%len(s.workers)]}
-		b.access.Store(newAccess(l.Auth, &s.opt))
-		b.trust.Store(newTrust(&l))
-		if l.TLS != nil {
-			b.tls.Store(sealWhole(l.TLS))
-		}
-		s.listeners = append(s.listeners, b)
-		if l.Network == "unix" && l.Mode != 0 { // nobody is accepted yet
-			if err := os.Chmod(l.Address, l.Mode); err != nil {
-				return errors.Join(fmt.Errorf("set permissions of %s: %w", l.Address, err), s.abort())
-			}
-		}
+	listeners, err := s.bind(ctx, s.opt.Listeners)
+	if err != nil {
+		return errors.Join(err, s.abort())
 	}
+	s.setListeners(listeners)
 	for _, w := range s.workers {
 		s.wg.Go(func() {
 			if err := w.loop.Run(); err != nil {
@@ -178,12 +155,8 @@ func (s *Server) Start(ctx context.Context) (err error) {
 			}
 		})
 	}
-	for _, b := range s.listeners {
-		b.w.loop.Post(func() {
-			if err := b.w.loop.Serve(b.ln, func(sock eventloop.Socket) { s.accept(b, sock) }); err != nil {
-				s.fail(err)
-			}
-		})
+	for _, b := range listeners {
+		s.serve(b)
 	}
 	s.topo.Subscribe(s.spread)
 	s.wg.Go(func() {
@@ -200,9 +173,6 @@ func (s *Server) Start(ctx context.Context) (err error) {
 // abort undoes a Start that failed before any loop ran.
 func (s *Server) abort() error {
 	s.cancel(eventloop.ErrClosed)
-	for _, b := range s.listeners {
-		b.ln.Close()
-	}
 	var err error
 	for _, w := range s.workers {
 		w.loop.Stop()
@@ -233,7 +203,7 @@ func (s *Server) Err() error {
 // Addrs returns the addresses of the listeners, in the order of the options.
 func (s *Server) Addrs() []net.Addr {
 	var a []net.Addr
-	for _, b := range s.listeners {
+	for _, b := range s.bound() {
 		a = append(a, b.ln.Addr())
 	}
 	return a
@@ -245,7 +215,7 @@ func (s *Server) Addrs() []net.Addr {
 func (s *Server) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.live.Load().DrainTimeout)
 	defer cancel()
-	for _, b := range s.listeners {
+	for _, b := range s.closeListeners() {
 		b.w.loop.Post(b.ln.Close)
 	}
 	s.stopGreeted()
@@ -380,7 +350,7 @@ func (s *Server) sampled() {
 // dialer makes connections to the nodes as the options say.
 func (s *Server) dialer() *backend.Dialer {
 	return &backend.Dialer{
-		Timeout: s.opt.ConnectTimeout, User: s.opt.User, Password: s.opt.Password, TLS: s.upstreamTLS.Load,
+		Timeout: func() time.Duration { return s.live.Load().ConnectTimeout }, User: s.opt.User, Password: s.opt.Password, TLS: s.upstreamTLS.Load,
 		OnSetup: s.own.setUp,
 	}
 }
@@ -463,15 +433,4 @@ func setDefault[T int | int64 | time.Duration](v *T, dflt T) {
 	if *v <= 0 {
 		*v = dflt
 	}
-}
-
-// policy says where the listener's reads go.
-func (l *Listener) policy() route.Policy {
-	switch {
-	case l.Consistency == ConsistencyMaster || l.ReadFrom == ReadFromMaster:
-		return route.OnlyMaster
-	case l.ReadFrom == ReadFromNearest:
-		return route.Nearest
-	}
-	return route.PreferReplica
 }

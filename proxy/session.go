@@ -32,14 +32,13 @@ const (
 // session is one client connection; see DESIGN.md for its states. It belongs
 // to its worker.
 type session struct {
-	w      *worker
-	conn   *eventloop.Conn
-	policy route.Policy
-	causal bool   // reads obey the fences
-	linear bool   // reads wait for their index
-	num    uint64 // Redis's client id, as far as the proxy has one
-	id     backend.Identity
-	lanes  *lanes
+	w    *worker
+	conn *eventloop.Conn
+	readRules
+	rules *readRules // of the listener, as they were taken
+	num   uint64     // Redis's client id, as far as the proxy has one
+	id    backend.Identity
+	lanes *lanes
 
 	head, tail *request // without a complete reply, or waiting for their turn
 	inFlight   int      // requests in the list
@@ -83,9 +82,9 @@ type session struct {
 }
 
 func (w *worker) newSession(b *boundListener, num uint64) *session {
-	s := &session{w: w, num: num, starved: true, policy: b.policy(), listener: b, access: b.access.Load(), born: w.loop.Now()}
+	s := &session{w: w, num: num, starved: true, listener: b, access: b.access.Load(), born: w.loop.Now()}
 	s.authed, s.id = s.access.open(), s.access.fresh()
-	s.causal, s.linear = b.Consistency == ConsistencyCausal, b.Consistency == ConsistencyLinearizable
+	s.takeRules()
 	s.conn = w.loop.NewConn(s)
 	s.conn.HighWater = w.opt.OutputHighWater
 	s.conn.HardLimit = w.opt.OutputHardLimit
@@ -171,6 +170,13 @@ func (s *session) asked() int64 {
 	return int64(s.pos - s.head.at)
 }
 
+// takeRules takes the rules for reads that the listener has now. Nothing may be
+// in flight.
+func (s *session) takeRules() {
+	s.rules = s.listener.reads.Load()
+	s.readRules = *s.rules
+}
+
 // setWindow bounds the requests in flight by the bytes they may bring: a client
 // that asks for a thousand large values at once would else keep a node from
 // serving anybody, and bring them all here.
@@ -203,6 +209,9 @@ func (s *session) limits() *resp.Limits {
 // is worth calling again with the rest.
 func (s *session) handle(data []byte, room int) (used int, more bool) {
 	w := s.w
+	if s.head == nil && s.rules != s.listener.reads.Load() {
+		s.takeRules()
+	}
 	w.batch, w.spans = w.batch[:0], w.spans[:0]
 	lim := s.limits()
 	pos, mixed, reads := 0, false, false

@@ -82,7 +82,7 @@ func (s *Server) Status() Status {
 		Ready: v.Master != nil, Epoch: v.Epoch, Started: s.started, Clients: int(s.clients.Load()),
 		Traffic: counts.traffic(), Events: s.journal.Events(),
 	}
-	for _, b := range s.listeners {
+	for _, b := range s.bound() {
 		st.Listeners = append(st.Listeners, b.Network+" "+b.ln.Addr().String())
 	}
 	for _, sn := range s.topo.Sentinels() {

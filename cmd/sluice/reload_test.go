@@ -186,10 +186,10 @@ func TestServeReloadApplies(t *testing.T) {
 	first := dial()
 	expect(first, "AUTH a one", "+OK")
 	expect(first, "SET k v", "+OK")
-	write("auth: static\nusers: [{name: a, password: two}]\ndenied_commands: [set]\nlimits: {max_clients: 2}\nmax_lag: 1s\n")
+	write("auth: static\nusers: [{name: a, password: two}]\ndenied_commands: [set]\nlimits: {max_clients: 2}\nmax_lag: 1s\nloops: 1\n")
 	p.signals <- syscall.SIGHUP
-	p.stderr.waitFor(t, `"keys":["max_lag"]`)
-	if said := p.stderr.waitFor(t, "reload: applied"); !strings.Contains(said, `["users","limits.max_clients","denied_commands"]`) || strings.Contains(said, "two") {
+	p.stderr.waitFor(t, `"keys":["loops"]`)
+	if said := p.stderr.waitFor(t, "reload: applied"); !strings.Contains(said, `"max_lag"`) || !strings.Contains(said, `"users"`) || !strings.Contains(said, `"limits.max_clients"`) || !strings.Contains(said, `"denied_commands"`) || strings.Contains(said, "two") {
 		t.Errorf("said: %s", said)
 	}
 	second := dial()

@@ -61,7 +61,7 @@ var ErrWrongRole = errors.New("node has another role")
 
 // Dialer makes connections to Redis nodes. It may be used by any goroutine.
 type Dialer struct {
-	Timeout time.Duration // for the dial and for the handshake, each
+	Timeout func() time.Duration // for a connection with its handshake
 	// User and Password are ours; ROLE is asked with them, since a client's ACL
 	// user need not be allowed to.
 	User, Password string
@@ -97,7 +97,7 @@ func (d *Dialer) Connect(ctx context.Context, addr string) (net.Conn, error) {
 }
 
 func (d *Dialer) connect(ctx context.Context, addr string, steps []step, check func(role []byte) error) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, d.Timeout())
 	defer cancel()
 	var nd net.Dialer
 	network := "tcp"

@@ -19,7 +19,7 @@ func TestDialIsGivenUpAsTLSBegins(t *testing.T) {
 	}
 	t.Cleanup(s.Stop)
 	ctx, cancel := context.WithCancel(context.Background())
-	d := backend.Dialer{Timeout: time.Minute, TLS: func() *tls.Config {
+	d := backend.Dialer{Timeout: func() time.Duration { return time.Minute }, TLS: func() *tls.Config {
 		cancel()
 		return &tls.Config{MinVersion: tls.VersionTLS12}
 	}}

@@ -13,7 +13,7 @@ import (
 // asker puts questions to a node over a blocking connection.
 type asker struct {
 	conn    net.Conn
-	timeout time.Duration
+	timeout func() time.Duration
 	in      []byte
 	args    [][]byte // elements of the last reply to ROLE
 }
@@ -27,7 +27,7 @@ var (
 // ask sends questions in one piece and returns their n replies, valid until the
 // next call.
 func (c *asker) ask(questions []byte, n int) ([]byte, error) {
-	if err := c.conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
+	if err := c.conn.SetDeadline(time.Now().Add(c.timeout())); err != nil {
 		return nil, err
 	}
 	if _, err := c.conn.Write(questions); err != nil {

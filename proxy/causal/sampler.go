@@ -40,7 +40,7 @@ type Config struct {
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	// Timeout bounds one question; a node that takes longer is asked again on a
 	// new connection.
-	Timeout time.Duration
+	Timeout func() time.Duration
 	// OnSample, if set, is called after each sample, by the goroutine of its
 	// node. It must not block.
 	OnSample func()

@@ -101,7 +101,7 @@ func newRig(t testing.TB) *rig {
 			c, err := d.DialContext(ctx, "tcp", addr)
 			return &heldConn{c, addr, r.hold}, err
 		},
-		Timeout: time.Second,
+		Timeout: func() time.Duration { return time.Second },
 		Logger:  zap.NewNop(),
 	})
 	t.Cleanup(func() {

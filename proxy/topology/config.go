@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -54,6 +55,25 @@ type Config struct {
 	OnConn func(addr string, c net.Conn) net.Conn
 
 	Logger *zap.Logger // nil logs nothing
+
+	live *atomic.Pointer[Limits] // those of SetLimits; nil until setDefaults
+}
+
+// Limits are what of a [Config] can change while it is observed.
+type Limits struct {
+	HealthTimeout, ConnectTimeout time.Duration
+	MaxLagBytes                   int64
+	MaxLag                        time.Duration
+}
+
+// limits are those of now. Any goroutine may call it.
+func (c *Config) limits() Limits {
+	if c.live != nil {
+		if l := c.live.Load(); l != nil {
+			return *l
+		}
+	}
+	return Limits{c.HealthTimeout, c.ConnectTimeout, c.MaxLagBytes, c.MaxLag}
 }
 
 // SentinelConfig names the sentinels that watch over the master.
@@ -92,6 +112,7 @@ func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
+	c.live = new(atomic.Pointer[Limits])
 }
 
 func (c *Config) validate() error {

@@ -44,7 +44,7 @@ func connect(ctx context.Context, cfg *Config, dial dialFunc, addr string) (c *c
 			cfg.OnError(addr, err)
 		}
 	}()
-	limited, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
+	limited, cancel := context.WithTimeout(ctx, cfg.limits().ConnectTimeout)
 	defer cancel()
 	sock, err := dial(limited, addr)
 	if err != nil {

@@ -527,3 +527,35 @@ func TestRunRefusesWhatItCannotUse(t *testing.T) {
 		t.Error("Run ran twice")
 	}
 }
+
+// TestSetLimits: what was far behind is read under a higher limit, and is not
+// under a lower one.
+func TestSetLimits(t *testing.T) {
+	m := startRedis(t, localredis.Options{Args: []string{"--repl-ping-replica-period", "3600"}})
+	l := newLink(t, m.Addr())
+	r := startRedis(t, localredis.Options{})
+	do(t, r, "REPLICAOF", "127.0.0.1", l.port())
+	h := run(t, Config{Master: m.Addr(), MaxLagBytes: 1 << 20, MaxLag: time.Hour})
+	h.shape(m, r)
+	l.hold(true)
+	do(t, m, "SET", "key", strings.Repeat("v", 5000))
+	n := h.View().Readable[0]
+	h.sampled("a lag within the limit", func() bool { return n.LagBytes() >= 5000 })
+	limits := Limits{HealthTimeout: time.Minute, ConnectTimeout: time.Minute, MaxLagBytes: 2000, MaxLag: time.Hour}
+	h.SetLimits(limits)
+	v := h.shape(m)
+	if s := h.node(v, r.Addr()); s.why != whyLagBytes {
+		t.Errorf("behind a lower limit: %s", show(v))
+	}
+	limits.MaxLagBytes = 1 << 20
+	h.SetLimits(limits)
+	h.shape(m, r)
+	limits.MaxLag = time.Millisecond
+	h.SetLimits(limits)
+	v = h.shape(m)
+	if s := h.node(v, r.Addr()); s.why != whyLagTime {
+		t.Errorf("behind a shorter limit: %s", show(v))
+	}
+	l.hold(false)
+	h.shape(m, r)
+}

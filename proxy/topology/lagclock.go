@@ -37,10 +37,14 @@ type lagSample struct {
 // NewLagClock makes a clock that can tell lags of up to span, and of a minute
 // at least.
 func NewLagClock(span time.Duration) *LagClock {
-	return &LagClock{
-		spacing: max(minLagSpacing, 2*max(span, minLagClockSpan)/lagClockSize),
-		ring:    make([]lagSample, lagClockSize),
-	}
+	c := &LagClock{ring: make([]lagSample, lagClockSize)}
+	c.SetSpan(span)
+	return c
+}
+
+// SetSpan changes the span; a longer one is reached as time passes.
+func (c *LagClock) SetSpan(span time.Duration) {
+	c.spacing = max(minLagSpacing, 2*max(span, minLagClockSpan)/lagClockSize)
 }
 
 // Reset forgets all samples: another master, or another history.

@@ -154,7 +154,7 @@ func refusalKind(o observation) (why, string) {
 // measure sets the lag from the master's clock; ours says whether the node has
 // the master's history. While the node is down its lag goes on from its last
 // answer.
-func (m *member) measure(c *LagClock, now time.Time, ours bool, cfg *Config) {
+func (m *member) measure(c *LagClock, now time.Time, ours bool, lim Limits) {
 	offset := m.offset
 	if !m.up {
 		offset = m.last
@@ -172,8 +172,8 @@ func (m *member) measure(c *LagClock, now time.Time, ours bool, cfg *Config) {
 	if !m.up {
 		return // likewise: this lag is a guess, and the node gets no reads anyway
 	}
-	m.overBytes = over(m.overBytes, m.lagBytes, cfg.MaxLagBytes)
-	m.overTime = over(m.overTime, int64(m.lag), int64(cfg.MaxLag))
+	m.overBytes = over(m.overBytes, m.lagBytes, lim.MaxLagBytes)
+	m.overTime = over(m.overTime, int64(m.lag), int64(lim.MaxLag))
 }
 
 // over applies a limit with hysteresis: crossed above the limit, left below

@@ -141,7 +141,7 @@ func (o *observer) session(ctx context.Context, c *connection) (answered bool, e
 
 // round asks PING and ROLE: whether clients get answers, and how far the node is.
 func (o *observer) round(ctx context.Context, c *connection, at time.Time) (observation, error) {
-	ctx, cancel := context.WithTimeout(ctx, o.cfg.HealthTimeout)
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.limits().HealthTimeout)
 	defer cancel()
 	seen := observation{addr: o.addr, at: at, runID: c.runID}
 	replies, err := c.ask(ctx, []any{"PING"}, []any{"ROLE"})
@@ -167,7 +167,7 @@ func (o *observer) round(ctx context.Context, c *connection, at time.Time) (obse
 // round's ROLE and this INFO it may have changed sides. An offset, or the word
 // "master", of one history must not be taken for the other's.
 func (o *observer) info(ctx context.Context, c *connection, seen *observation) error {
-	ctx, cancel := context.WithTimeout(ctx, o.cfg.HealthTimeout)
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.limits().HealthTimeout)
 	defer cancel()
 	at := time.Now()
 	replies, err := c.ask(ctx, []any{"INFO", "replication"}, []any{"ROLE"})

@@ -38,7 +38,7 @@ func newSentinelWatcher(cfg *Config, dial dialFunc, addr string, sink chan<- *se
 		cfg: cfg, dial: dial, addr: addr, sink: sink, done: make(chan struct{}),
 		conn: Config{
 			User: cfg.Sentinel.User, Password: cfg.Sentinel.Password, TLS: cfg.Sentinel.TLS, OnError: cfg.OnError,
-			ConnectTimeout: cfg.ConnectTimeout,
+			ConnectTimeout: cfg.ConnectTimeout, live: cfg.live,
 		},
 	}
 }
@@ -103,7 +103,7 @@ func (w *sentinelWatcher) session(ctx context.Context) (answered bool, err error
 // round asks once. A report with an error is that of a sentinel that answers,
 // but not what was asked.
 func (w *sentinelWatcher) round(ctx context.Context, c *connection) (*sentinelReport, error) {
-	ctx, cancel := context.WithTimeout(ctx, w.cfg.HealthTimeout)
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.limits().HealthTimeout)
 	defer cancel()
 	name := w.cfg.Sentinel.Name
 	replies, err := c.ask(ctx, []any{"SENTINEL", "MASTER", name},
@@ -122,7 +122,7 @@ func (w *sentinelWatcher) round(ctx context.Context, c *connection) (*sentinelRe
 // listen subscribes to the events and wakes for each, until ctx is done or the
 // connection is lost.
 func (w *sentinelWatcher) listen(ctx context.Context, wake chan<- struct{}) error {
-	limited, cancel := context.WithTimeout(ctx, w.conn.ConnectTimeout)
+	limited, cancel := context.WithTimeout(ctx, w.conn.limits().ConnectTimeout)
 	defer cancel()
 	sock, err := w.dial(limited, w.addr)
 	if err != nil {

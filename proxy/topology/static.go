@@ -78,6 +78,10 @@ func NewStatic(c Config) *Static {
 // configured nodes, not asked yet. Any goroutine may call it; it never blocks.
 func (s *Static) View() *View { return s.view.Load() }
 
+// SetLimits replaces the limits of the configuration; each holds from the next
+// question to a node, or answer of one. Any goroutine may call it.
+func (s *Static) SetLimits(l Limits) { s.cfg.live.Store(&l) }
+
 // Subscribe has fn called with the current View and then with each new one, in
 // order and without a gap, by Run's goroutine: fn must not block, and calls
 // begin when Run runs. No call begins after cancel has returned, though one

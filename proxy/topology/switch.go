@@ -271,7 +271,7 @@ func (w *Switch) abort(c *connection, cause error) error {
 	if w.sentinel != "" {
 		return fmt.Errorf("the sentinels have not switched in time, and may yet; sluice follows them: %w", cause)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), w.s.cfg.HealthTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), w.s.cfg.limits().HealthTimeout)
 	defer cancel()
 	fresh, err := connect(ctx, &w.s.cfg, w.s.dial, w.From)
 	if err != nil {

@@ -69,7 +69,7 @@ func askCommand(ctx context.Context, cfg *Config, dial dialFunc, addr string) (M
 		return MasterInfo{}, err
 	}
 	defer c.close()
-	ctx, cancel := context.WithTimeout(ctx, cfg.HealthTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cfg.limits().HealthTimeout)
 	defer cancel()
 	replies, err := c.ask(ctx, []any{"COMMAND"}, []any{"HELLO"})
 	if err != nil {

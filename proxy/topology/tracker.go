@@ -89,7 +89,9 @@ func (t *tracker) observe(o observation) (ask []*member) {
 	if o.info != nil || historyChanged {
 		t.learn(o.at)
 	}
-	m.measure(t.clock, o.at, t.ours(m), t.cfg)
+	lim := t.cfg.limits()
+	t.clock.SetSpan(2 * lim.MaxLag)
+	m.measure(t.clock, o.at, t.ours(m), lim)
 	m.store(o)
 	if up := t.upstream(m); up != m.node.Follows() {
 		m.node.follows.Store(&up)
