@@ -79,7 +79,7 @@ func start(ctx context.Context, o Options, conf string) (*Server, error) {
 		s.opt.Dir, s.ownDir = dir, true
 	}
 	var err error
-	for range 5 { // a free port may be taken by another process in between
+	for range 5 { // a free port may be taken by another program in between
 		if s.port = o.Port; s.port == 0 {
 			if s.port, err = FreePort(); err != nil {
 				break
@@ -276,17 +276,4 @@ func DoWithin(timeout time.Duration, addr string, words ...string) (string, erro
 		return "", err
 	}
 	return string(b), nil
-}
-
-// FreePort returns a TCP port of 127.0.0.1 that was free a moment ago.
-func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	return port, nil
 }
