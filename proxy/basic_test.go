@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sluice-io/sluice/proxy"
@@ -185,7 +186,8 @@ func awaitInfo(t testing.TB, s *localredis.Server, line string) {
 }
 
 func TestBadClientsAreBoundedAndOthersDoNotNotice(t *testing.T) {
-	c := newCluster(t, 1, func(o *proxy.Options) { o.OutputHardLimit = 8 << 20 })
+	reg := prometheus.NewRegistry()
+	c := newCluster(t, 1, func(o *proxy.Options) { o.OutputHardLimit, o.Registerer = 8<<20, reg })
 	good := dialRaw(t, c.addr)
 	good.do("+OK\r\n", "SET", "big", strings.Repeat("x", 1<<20))
 	good.do("+OK\r\n", "SET", "k", "v")
@@ -202,13 +204,14 @@ func TestBadClientsAreBoundedAndOthersDoNotNotice(t *testing.T) {
 			}
 		}
 	}()
-	for _, bad := range []struct{ sent, want string }{
+	malformed := []struct{ sent, want string }{
 		{"*1000000000\r\n", "-ERR Protocol error: invalid multibulk length\r\n"},
 		{"*1\r\n$-5\r\n", "-ERR Protocol error: invalid bulk length\r\n"},
 		{"*1\r\n!x\r\n", "-ERR Protocol error: expected '$', got '!'\r\n"},
 		{"set \"a\r\n", "-ERR Protocol error: unbalanced quotes in request\r\n"},
 		{strings.Repeat("y", 70<<10), "-ERR Protocol error: too big inline request\r\n"},
-	} {
+	}
+	for _, bad := range malformed {
 		r := dialRaw(t, c.addr)
 		r.send(bad.sent)
 		if got, err := r.reply(); err != nil || got != bad.want {
@@ -217,6 +220,9 @@ func TestBadClientsAreBoundedAndOthersDoNotNotice(t *testing.T) {
 		if b, _ := io.ReadAll(r.r); len(b) > 0 {
 			t.Errorf("%.20q: %d more bytes before the end", bad.sent, len(b))
 		}
+	}
+	if n := metricSum(t, reg, "sluice_proxy_protocol_errors_total"); n != int64(len(malformed)) {
+		t.Errorf("%d protocol errors are counted of %d", n, len(malformed))
 	}
 	for range 200 {
 		good.do("$1\r\nv\r\n", "GET", "k")
@@ -384,7 +390,8 @@ func (r *raw) reply2(want int) (int, error) {
 }
 
 func TestAuthPassesThroughAndNothingIsLent(t *testing.T) {
-	c := newCluster(t, 1, func(o *proxy.Options) { o.Password = "secret" },
+	reg := prometheus.NewRegistry()
+	c := newCluster(t, 1, func(o *proxy.Options) { o.Password, o.Registerer = "secret", reg },
 		"--requirepass", "secret", "--masterauth", "secret")
 	admin := dialRaw(t, c.master.Addr())
 	admin.do("+OK\r\n", "AUTH", "secret")
@@ -394,6 +401,11 @@ func TestAuthPassesThroughAndNothingIsLent(t *testing.T) {
 	r.do("-NOAUTH Authentication required.\r\n", "PING")
 	r.do("-WRONGPASS invalid username-password pair or user is disabled.\r\n", "AUTH", "nope")
 	r.do("-NOAUTH Authentication required.\r\n", "GET", "k")
+	r.do("-WRONGPASS invalid username-password pair or user is disabled.\r\n", "AUTH", "nobody", "secret")
+	r.do("-WRONGPASS invalid username-password pair or user is disabled.\r\n", "HELLO", "3", "AUTH", "default", "nope")
+	if n := metricSum(t, reg, "sluice_proxy_auth_failures_total"); n != 3 {
+		t.Errorf("%d logins are counted as failed of 3", n)
+	}
 	r.do("+OK\r\n", "AUTH", "secret")
 	r.do("+OK\r\n", "SET", "k", "v")
 	r.do("+OK\r\n", "AUTH", "bob", "pw")
