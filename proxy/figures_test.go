@@ -157,14 +157,16 @@ func TestReplicasServeCausalReads(t *testing.T) {
 		c.warm(t, dialRaw(t, fronts[i].addr))
 	}
 	full, paced := [2][]figures{}, [2][]figures{}
-	for range rounds {
+	for n := range rounds {
 		for i := range modes {
+			i ^= n & 1 // in turned order every other round
 			full[i] = append(full[i], fronts[i].measure(t, regs[i], 50, 0, length))
 		}
 		if rounds == 1 {
 			break
 		}
 		for i := range modes {
+			i ^= n & 1
 			paced[i] = append(paced[i], fronts[i].measure(t, regs[i], 50, 5*time.Millisecond, length))
 		}
 	}
