@@ -15,6 +15,7 @@ import (
 // poller is epoll, level-triggered.
 type poller struct {
 	fd, wakeFD int
+	busy       bool // the last wait had events
 	raw        [maxEvents]unix.EpollEvent
 }
 
@@ -78,32 +79,64 @@ func (p *poller) remove(fd int) { _ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd
 // briefly is for how long, in milliseconds, a wait keeps its processor.
 const briefly = 1
 
+// yields is how often a wait, before it sleeps, lets others have the CPU and
+// looks again.
+const yields = 2
+
 // wait blocks for at most timeout (negative: for ever) and returns how many
-// events there are for each. At first it keeps its processor of Go's scheduler: under load something
-// is soon ready, and a call that hands the processor over has the runtime's
-// monitor wake every 20 us to see whether to take it, and the loop move from
-// thread to thread. The garbage collector does not wait for us: its signal ends
-// the call. Other goroutines need a processor meanwhile, see [Loop.Run].
+// events there are for each.
+//
+// A loop that has just been busy does not sleep at once. On a machine with few
+// CPUs whoever is to give it work, a node or a client, may be waiting for this
+// very CPU: it runs now, and then its answer is there, without a sleep and a
+// wake-up, which cost more, and after which the kernel likes to have the loop
+// wait behind the one that woke it. Where nobody waits it is four short calls.
+//
+// Then it first keeps its processor of Go's scheduler: under load something is
+// soon ready, and a call that hands the processor over has the runtime's monitor
+// wake every 20 us to see whether to take it, and the loop move from thread to
+// thread. The garbage collector does not wait for us: its signal ends the call.
+// Other goroutines need a processor meanwhile, see [Loop.Run].
 func (p *poller) wait(timeout time.Duration) (int, error) {
 	ms := -1
 	if timeout >= 0 {
 		ms = int((timeout + time.Millisecond - 1) / time.Millisecond)
 	}
-	first := ms
-	if ms < 0 || ms > briefly {
-		first = briefly
+	n, e := p.poll(0)
+	for i := 0; i < yields && n == 0 && e == 0 && p.busy && ms != 0; i++ {
+		_, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0)
+		n, e = p.poll(0)
 	}
-	n, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.raw[0])), maxEvents, uintptr(first), 0, 0)
-	if e == 0 && n == 0 && ms != first {
-		n, _, e = syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.raw[0])), maxEvents, uintptr(ms), 0, 0)
+	if n == 0 && e == 0 && ms != 0 {
+		brief := ms
+		if ms < 0 || ms > briefly {
+			brief = briefly
+		}
+		n, e = p.poll(brief)
+		if n == 0 && e == 0 && ms != brief {
+			n, e = p.sleep(ms)
+		}
 	}
+	p.busy = n > 0
 	if e == syscall.EINTR {
 		return 0, nil
 	}
 	if e != 0 {
 		return 0, os.NewSyscallError("epoll_pwait", e)
 	}
-	return int(n), nil
+	return n, nil
+}
+
+// poll waits for at most ms milliseconds and keeps its processor.
+func (p *poller) poll(ms int) (int, syscall.Errno) {
+	n, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.raw[0])), maxEvents, uintptr(ms), 0, 0)
+	return int(n), e
+}
+
+// sleep is poll without the processor.
+func (p *poller) sleep(ms int) (int, syscall.Errno) {
+	n, _, e := syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.raw[0])), maxEvents, uintptr(ms), 0, 0)
+	return int(n), e
 }
 
 // each calls fn for each of the n events of the last wait.
