@@ -124,6 +124,24 @@ func TestRatioIsOfTheSameRound(t *testing.T) {
 	}
 }
 
+// TestBudget: half a microsecond of each, of client, proxy and Redis, lets two
+// CPUs do 1.33 million commands a second, whatever was reached.
+func TestBudget(t *testing.T) {
+	c := small("GET", 16, viaTCP)
+	r := &results{samples: []sample{
+		{cell: c, contestant: direct, round: 1, rps: 1e6, clientUS: 0.5, redisUS: 0.5},
+		{cell: c, contestant: sluice, round: 1, rps: 0.8e6, clientUS: 0.5, userUS: 0.1, sysUS: 0.4, redisUS: 0.5},
+	}}
+	for name, want := range map[string]string{
+		direct: "| direct | 0.50 + 0.00 + 0.50 = 1.00 | 1.00 of 2 | 2.00 |\n",
+		sluice: "| sluice | 0.50 + 0.50 + 0.50 = 1.50 | 1.20 of 2 | 1.33 |\n",
+	} {
+		if got := r.budgetRow(c, name, 2); !strings.HasSuffix(got, want) {
+			t.Errorf("%q, want %q at its end", got, want)
+		}
+	}
+}
+
 // TestRun measures Redis itself, and the proxies that are installed, briefly.
 func TestRun(t *testing.T) {
 	for _, need := range []string{"redis-server", "redis-benchmark", "/proc/self/stat"} {

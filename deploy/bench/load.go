@@ -27,6 +27,7 @@ type sample struct {
 	userUS       float64 // of the proxy
 	sysUS        float64
 	redisUS      float64 // user and system, of all redis-servers together
+	clientUS     float64 // user and system, of redis-benchmark
 	replicaReads float64 // part of the GETs that replicas served
 }
 
@@ -38,7 +39,7 @@ func (st *stage) run(ctx context.Context, c cell, name string, n int) (sample, e
 	if err != nil {
 		return sample{}, err
 	}
-	out, err := redisBenchmark(ctx, c, to, n)
+	out, client, err := redisBenchmark(ctx, c, to, n)
 	if err != nil {
 		return sample{}, err
 	}
@@ -66,12 +67,14 @@ func (st *stage) run(ctx context.Context, c cell, name string, n int) (sample, e
 	s.cell, s.contestant, s.requests = c, name, n
 	s.userUS = perCommand(after.proxy.user - before.proxy.user)
 	s.sysUS = perCommand(after.proxy.sys - before.proxy.sys)
+	s.clientUS = perCommand(client)
 	s.redisUS = perCommand(after.redis.user + after.redis.sys - before.redis.user - before.redis.sys)
 	return s, nil
 }
 
-// redisBenchmark returns what `redis-benchmark --csv` prints.
-func redisBenchmark(ctx context.Context, c cell, to *contestant, n int) ([]byte, error) {
+// redisBenchmark returns what `redis-benchmark --csv` prints, and the CPU time
+// that it has taken.
+func redisBenchmark(ctx context.Context, c cell, to *contestant, n int) (out []byte, cpu time.Duration, err error) {
 	args := []string{"--csv", "-n", strconv.Itoa(n), "-c", strconv.Itoa(c.clients),
 		"-P", strconv.Itoa(c.pipeline), "-r", strconv.Itoa(keys)}
 	if c.via == viaUnix {
@@ -86,11 +89,11 @@ func redisBenchmark(ctx context.Context, c cell, to *contestant, n int) ([]byte,
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, "redis-benchmark", args...)
 	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	out, err = cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("redis-benchmark: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+		return nil, 0, fmt.Errorf("redis-benchmark: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
-	return out, nil
+	return out, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
 }
 
 // parseBenchmark reads the CSV of one test: a heading and a line of figures.

@@ -79,6 +79,7 @@ func (r *results) report(head string) string {
 	if part, ok := r.replicaReads(); ok {
 		fmt.Fprintf(&b, "\nReads through sluice that replicas served: %.1f %%.\n", part*100)
 	}
+	b.WriteString(r.budgets())
 	b.WriteString(r.goals())
 	return b.String()
 }
@@ -200,14 +201,14 @@ func createCSV(path string) (*csvFile, error) {
 	}
 	c := &csvFile{f: f, w: csv.NewWriter(f)}
 	return c, c.row([]string{"round", "command", "pipeline", "clients", "bytes", "via", "contestant", "requests", "rps",
-		"p50_ms", "p99_ms", "proxy_user_us", "proxy_sys_us", "redis_us", "replica_reads"})
+		"p50_ms", "p99_ms", "proxy_user_us", "proxy_sys_us", "redis_us", "replica_reads", "client_us"})
 }
 
 func (c *csvFile) write(s sample) error {
 	num := func(v float64) string { return strconv.FormatFloat(v, 'f', 3, 64) }
 	return c.row([]string{strconv.Itoa(s.round), s.cell.command, strconv.Itoa(s.cell.pipeline), strconv.Itoa(s.cell.clients),
 		strconv.Itoa(s.cell.bytes), s.cell.via, s.contestant, strconv.Itoa(s.requests), num(s.rps),
-		num(s.p50), num(s.p99), num(s.userUS), num(s.sysUS), num(s.redisUS), num(s.replicaReads)})
+		num(s.p50), num(s.p99), num(s.userUS), num(s.sysUS), num(s.redisUS), num(s.replicaReads), num(s.clientUS)})
 }
 
 func (c *csvFile) row(fields []string) error {
