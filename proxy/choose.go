@@ -12,9 +12,11 @@ import (
 
 // choiceFor is how long, in nanoseconds, a choice among the replicas stands.
 // Requests that arrive together then travel together: it halves the system
-// calls of proxy and Redis, and it is far too short to unbalance
-// anything.
-const choiceFor = int64(250 * time.Microsecond)
+// calls of proxy and Redis. It does not unbalance them: where commands take
+// long, few are sent within it, and the next choice looks at those in flight.
+// (Against 250 us it saves Redis a tenth of its CPU time for a GET; more than
+// this saves no more.)
+const choiceFor = int64(time.Millisecond)
 
 // slowStart is how long it takes until a replica whose connection is new has
 // its whole share: its caches are cold, and it may be about to fail again.
