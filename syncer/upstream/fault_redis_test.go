@@ -338,9 +338,10 @@ func TestFault29HugeCommands(t *testing.T) {
 		value, commands, bound = 512<<20, 1_000_000, 200<<20
 	}
 	master := startRedis(t, localredis.Options{Args: []string{"--proto-max-bulk-len", "1gb", "--client-output-buffer-limit", "replica 0 0 0", "--repl-backlog-size", "1gb"}})
+	t.Setenv(plainEnv, "1") // a second base, due by now, would be a full resync too
 	dir := t.TempDir()
 	p := startProcess(t, dir, master)
-	awaitStore(t, dir, func(st *store.Store) bool { return st.Current() != nil })
+	awaitStore(t, dir, func(st *store.Store) bool { return st.Current() != nil && len(st.Current().Bases()) > 0 })
 	full := number(t, master, "sync_full")
 	// A script's effects are one transaction, and a value that it makes is in the
 	// stream as long as it is.
