@@ -14,7 +14,13 @@ type sentinelReport struct {
 	master   string // HOST:PORT
 	epoch    uint64 // config-epoch, in which the sentinels agreed on it
 	replicas []sentinelReplica
-	others   []string // the other sentinels that it knows
+	others   []otherSentinel
+}
+
+// otherSentinel is a sentinel as another one sees it.
+type otherSentinel struct {
+	addr string
+	down bool // s_down, o_down or disconnected
 }
 
 // sentinelReplica is a replica as one sentinel sees it.
@@ -136,6 +142,19 @@ type SentinelState struct {
 	Addr string
 	Up   bool
 	Err  error // why it is not up; nil before the first answer
+}
+
+// displaced returns the sentinel that makes room for another, "" for none: one
+// that does not answer, and that is not configured but was named by others, who
+// go on naming those that are gone for ever until SENTINEL RESET.
+func (s *sentinels) displaced(configured []string) string {
+	gone := ""
+	for addr, r := range s.reports {
+		if r.err != nil && !slices.Contains(configured, addr) && (gone == "" || addr < gone) {
+			gone = addr
+		}
+	}
+	return gone
 }
 
 // states lists the sentinels that are known, by address.

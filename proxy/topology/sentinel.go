@@ -43,6 +43,12 @@ func newSentinelWatcher(cfg *Config, dial dialFunc, addr string, sink chan<- *se
 	}
 }
 
+// stop ends the watcher and waits for it.
+func (w *sentinelWatcher) stop() {
+	w.cancel()
+	<-w.done
+}
+
 // run asks until ctx is done, connecting again after a backoff where needed.
 func (w *sentinelWatcher) run(ctx context.Context) {
 	defer close(w.done)
@@ -167,25 +173,46 @@ func (s *Static) Sentinels() []SentinelState {
 	return nil
 }
 
-// watchSentinels gives each sentinel that has none a watcher, up to the bound.
-func (s *Static) watchSentinels(ctx context.Context, addrs []string) {
-	for _, addr := range addrs {
-		if s.watchers[addr] != nil || len(s.watchers) >= maxSentinels {
-			continue
-		}
-		ctx, cancel := context.WithCancel(ctx)
-		w := newSentinelWatcher(&s.cfg, s.dial, addr, s.reported)
-		w.cancel = cancel
-		s.watchers[addr] = w
-		go w.run(ctx)
+// watchSentinel gives a sentinel that has none a watcher, up to the bound.
+func (s *Static) watchSentinel(ctx context.Context, addr string) {
+	if s.watchers[addr] != nil || len(s.watchers) >= maxSentinels {
+		return
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	w := newSentinelWatcher(&s.cfg, s.dial, addr, s.reported)
+	w.cancel = cancel
+	s.watchers[addr] = w
+	go w.run(ctx)
+}
+
+// watchOthers takes in the sentinels that another one knows. Where there are as
+// many as may be, one that it reaches takes the place of one that does not answer
+// us: their addresses change where they run in containers.
+func (s *Static) watchOthers(ctx context.Context, others []otherSentinel) {
+	for _, o := range others {
+		if s.watchers[o.addr] == nil && len(s.watchers) >= maxSentinels && !o.down {
+			if gone := s.sentinels.displaced(s.cfg.Sentinel.Addrs); gone != "" {
+				s.dropSentinel(gone)
+				s.cfg.Logger.Info("sentinel forgotten: it does not answer, and another one takes its place",
+					zap.String("sentinel", gone), zap.String("other", o.addr))
+			}
+		}
+		s.watchSentinel(ctx, o.addr)
+	}
+}
+
+// dropSentinel stops a watcher and forgets what it has reported.
+func (s *Static) dropSentinel(addr string) {
+	s.watchers[addr].stop()
+	delete(s.watchers, addr)
+	delete(s.sentinels.reports, addr)
 }
 
 // heard takes a report of a sentinel.
 func (s *Static) heard(ctx context.Context, r *sentinelReport) {
 	was := s.sentinels.reports[r.addr]
 	s.sentinels.reports[r.addr] = r
-	s.watchSentinels(ctx, r.others)
+	s.watchOthers(ctx, r.others)
 	old := s.sentinels.hint
 	h := mergeReports(s.sentinels.reports, len(s.watchers), old, time.Now())
 	s.sentinels.hint = h

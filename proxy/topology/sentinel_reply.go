@@ -35,7 +35,7 @@ func parseSentinel(r *sentinelReport, name string, replies []reply) error {
 	}
 	for _, f := range fieldList(replies[3].value) {
 		if addr := f.addr(); addr != "" {
-			r.others = append(r.others, addr)
+			r.others = append(r.others, otherSentinel{addr, f.down()})
 		}
 	}
 	return nil

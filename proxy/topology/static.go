@@ -133,7 +133,9 @@ func (s *Static) Run(ctx context.Context) error {
 	defer cancel()
 	expire := time.NewTicker(s.cfg.DiscoverEvery)
 	defer expire.Stop()
-	s.watchSentinels(ctx, s.cfg.Sentinel.Addrs)
+	for _, addr := range s.cfg.Sentinel.Addrs {
+		s.watchSentinel(ctx, addr)
+	}
 	for {
 		s.startObservers(ctx)
 		s.publish(s.tracker.refresh())
