@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -261,8 +262,8 @@ func takesLastStore(line []string) bool {
 
 // mayBeIncomplete says that AppendKeys may call a line incomplete although the
 // server names keys: SORT with a pattern, MIGRATE with a key and KEYS, scripts
-// with a bad number of keys, of which the server says no keys, and XREADGROUP
-// without GROUP, which the command refuses.
+// with a bad number of keys, of which the server says no keys, and XREAD and
+// XREADGROUP with anything that these commands refuse.
 func mayBeIncomplete(line, keys []string) bool {
 	switch line[0] {
 	case "sort", "sort_ro":
@@ -271,11 +272,15 @@ func mayBeIncomplete(line, keys []string) bool {
 		return slices.Contains(line, "KEYS")
 	case "eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro":
 		return len(keys) == 0
-	case "xreadgroup":
-		return line[1] != "group"
+	case "xread", "xreadgroup":
+		return !readsStreams.MatchString(strings.Join(line, " "))
 	}
 	return false
 }
+
+// readsStreams matches XREAD and XREADGROUP as these commands take them.
+var readsStreams = regexp.MustCompile(`^(xread( (block|count) [^ ]*)*|` +
+	`xreadgroup( (block|count) [^ ]*| noack)* group [^ ]* [^ ]*( (block|count) [^ ]*| noack)*) streams( [^ ]* [^ ]*)+$`)
 
 // TestLastStoreIsWritten shows by execution which destination is the key.
 func TestLastStoreIsWritten(t *testing.T) {

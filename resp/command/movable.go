@@ -20,6 +20,8 @@ var movableKeyProcs = map[string]movableKeyProc{
 	"georadius":         georadiusKeys(6),
 	"georadiusbymember": georadiusKeys(5),
 	"stralgo":           stralgoKeys,
+	"xread":             xreadKeys(false),
+	"xreadgroup":        xreadKeys(true),
 }
 
 // sortKeys: the key, and the destination of the last STORE, as SORT itself
@@ -132,4 +134,37 @@ func stralgoKeys(dst []int, a resp.Args) ([]int, bool) {
 		}
 	}
 	return dst, false
+}
+
+// xreadKeys: the first half of what follows STREAMS, after the options
+// (xreadCommand). The key specs take a group of that name, and what they find in
+// it, for the keyword and the keys; servers that know call them incomplete.
+// After an option that is not known here, whose value may be of that name too,
+// keys are found, but not for certain the right ones.
+func xreadKeys(grouped bool) movableKeyProc {
+	return func(dst []int, a resp.Args) ([]int, bool) {
+		n, group, complete := a.Len(), false, true
+		for i := 1; i < n; i++ {
+			switch w := a.At(i); {
+			case isWord(w, "block"), isWord(w, "count"):
+				i++
+			case grouped && isWord(w, "noack"):
+			case grouped && isWord(w, "group"):
+				group = true
+				i += 2
+			case isWord(w, "streams"):
+				count := n - i - 1
+				if count == 0 || count%2 != 0 || group != grouped {
+					return dst, false // refused by the server
+				}
+				for k := i + 1; k <= i+count/2; k++ {
+					dst = append(dst, k)
+				}
+				return dst, complete
+			default:
+				complete = false
+			}
+		}
+		return dst, false
+	}
 }
