@@ -44,7 +44,8 @@ func TestOwnZoneFirst(t *testing.T) {
 	}
 }
 
-// TestNearestIsMeasured: a replica that is far away gets no reads.
+// TestNearestIsMeasured: a replica that is far away gets no reads; not so far that
+// it would get none as one that does not answer.
 func TestNearestIsMeasured(t *testing.T) {
 	c := &cluster{master: startRedis(t, localredis.Options{})}
 	c.replicas = append(c.replicas, startRedis(t, localredis.Options{ReplicaOf: c.master}))
@@ -52,7 +53,7 @@ func TestNearestIsMeasured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, _ := strings.Cut(startLink(t, "127.0.0.1:"+strconv.Itoa(own), delay{latency: 100 * time.Millisecond}), ":")
+	_, port, _ := strings.Cut(startLink(t, "127.0.0.1:"+strconv.Itoa(own), delay{latency: 30 * time.Millisecond}), ":")
 	far := startRedis(t, localredis.Options{Port: own, Args: []string{
 		"--replicaof", "127.0.0.1", strconv.Itoa(c.master.Port()),
 		"--replica-announce-ip", "127.0.0.1", "--replica-announce-port", port,

@@ -90,7 +90,7 @@ const yields = 2
 // CPUs whoever is to give it work, a node or a client, may be waiting for this
 // very CPU: it runs now, and then its answer is there, without a sleep and a
 // wake-up, which cost more, and after which the kernel likes to have the loop
-// wait behind the one that woke it. Where nobody waits it is four short calls.
+// wait behind the one that woke it. Where nobody waits it is five short calls.
 //
 // Then it first keeps its processor of Go's scheduler: under load something is
 // soon ready, and a call that hands the processor over has the runtime's monitor
@@ -102,20 +102,23 @@ func (p *poller) wait(timeout time.Duration) (int, error) {
 	if timeout >= 0 {
 		ms = int((timeout + time.Millisecond - 1) / time.Millisecond)
 	}
-	n, e := p.poll(0)
-	for i := 0; i < yields && n == 0 && e == 0 && p.busy && ms != 0; i++ {
-		_, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0)
-		n, e = p.poll(0)
+	brief := ms
+	if ms < 0 || ms > briefly {
+		brief = briefly
 	}
-	if n == 0 && e == 0 && ms != 0 {
-		brief := ms
-		if ms < 0 || ms > briefly {
-			brief = briefly
+	n, e := 0, syscall.Errno(0)
+	if p.busy && ms != 0 {
+		n, e = p.poll(0)
+		for i := 0; i < yields && n == 0 && e == 0; i++ {
+			_, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0)
+			n, e = p.poll(0)
 		}
+	}
+	if n == 0 && e == 0 {
 		n, e = p.poll(brief)
-		if n == 0 && e == 0 && ms != brief {
-			n, e = p.sleep(ms)
-		}
+	}
+	if n == 0 && e == 0 && ms != brief {
+		n, e = p.sleep(ms)
 	}
 	p.busy = n > 0
 	if e == syscall.EINTR {

@@ -3,31 +3,25 @@ package topology
 import (
 	"context"
 	"maps"
-	"net"
 	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-// refusing returns n addresses at which nobody listens.
-func refusing(t *testing.T, n int) (addrs []string) {
-	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = l.Close() }() // only when all are taken: each is another
-		addrs = append(addrs, l.Addr().String())
-	}
-	return addrs
-}
+	"github.com/sluice-io/sluice/resp/localredis"
+)
 
 // TestDeadSentinelsMakeRoom: sentinels that have come and gone under other
 // addresses, which those that live go on naming, do not keep a new one out.
 func TestDeadSentinelsMakeRoom(t *testing.T) {
-	addrs := refusing(t, maxSentinels+2)
+	addrs := make([]string, maxSentinels+2) // nobody listens there
+	for i := range addrs {
+		port, err := localredis.FreePort()
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs[i] = "127.0.0.1:" + itoa(port)
+	}
 	configured, living, more := addrs[0], addrs[1], addrs[maxSentinels:]
 	s := NewStatic(Config{Sentinel: SentinelConfig{Name: "m", Addrs: []string{configured}}})
 	ctx, cancel := context.WithCancel(t.Context())
