@@ -44,6 +44,47 @@ func TestWritesOnTheMasterReadsOnReplicas(t *testing.T) {
 	}
 }
 
+// TestFirstReadsAreOnReplicas: the loops have their connections to replicas
+// before there is a client.
+func TestFirstReadsAreOnReplicas(t *testing.T) {
+	const loops = 3
+	c := newCluster(t, 2, func(o *proxy.Options) { o.Loops = loops })
+	for _, s := range c.replicas {
+		until := func(what string, ok func() bool) {
+			for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("%s: waited in vain for %s", s.Addr(), what)
+				}
+			}
+		}
+		until("a connection of each loop and the sampler's", func() bool { return standing(t, s) > loops })
+		asked := calls(t, s, "role")
+		until("a sample taken since", func() bool { return calls(t, s, "role") >= asked+3 }) // one may have been on its way, one is the observer's
+	}
+	for range 2 * loops { // some on each loop
+		dialRaw(t, c.addr).do("$-1\r\n", "GET", "k")
+	}
+	if n := calls(t, c.master, "get"); n != 0 {
+		t.Errorf("the master has run %d of the first GETs, want 0", n)
+	}
+}
+
+// standing counts the connections to a node that have had no command but ROLE,
+// the last of a handshake: the loops' and the sampler's. The observer has a name.
+func standing(t *testing.T, s *localredis.Server) (n int) {
+	t.Helper()
+	list, err := localredis.Do(s.Addr(), "CLIENT", "LIST")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(list) {
+		if strings.Contains(line, " name= ") && strings.Contains(line, " cmd=role ") {
+			n++
+		}
+	}
+	return n
+}
+
 func TestInlineAndVirtualCommands(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	r := dialRaw(t, c.addr)

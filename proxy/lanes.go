@@ -42,6 +42,19 @@ func (w *worker) lanesFor(id backend.Identity) *lanes {
 	return ln
 }
 
+// keepReady makes the lanes of clients that need not log in before the first of
+// them comes, so that its reads go to replicas at once, and keeps them.
+func (w *worker) keepReady() {
+	if w.draining {
+		return
+	}
+	for _, b := range w.srv.bound() {
+		if a := b.access.Load(); a.open() {
+			w.lanesFor(a.fresh()).lastUsed = w.loop.Now()
+		}
+	}
+}
+
 // open connects to the nodes before the first request needs them: a read is
 // not sent to a replica before the connection stands.
 func (ln *lanes) open() {

@@ -19,7 +19,7 @@ import (
 const sweepEvery = time.Second
 
 // lanesIdle is how long shared connections of an identity that no session has
-// are kept.
+// are kept, but for those that are always ready.
 const lanesIdle = time.Minute
 
 // maxIdlePinned bounds the pinned connections that a worker keeps for reuse.
@@ -161,6 +161,7 @@ func (w *worker) setView(v *topology.View) {
 		ln.apply(v)
 		ln.open()
 	}
+	w.keepReady()
 	for id, idle := range w.pinned {
 		kept := idle[:0]
 		for _, p := range idle {
@@ -258,6 +259,7 @@ func (w *worker) sweep() {
 	for s := range w.sessions {
 		s.sweep(now)
 	}
+	w.keepReady()
 	for _, ln := range w.lanes {
 		if now-ln.lastUsed > int64(lanesIdle) {
 			w.dropLanes(ln)
