@@ -158,9 +158,12 @@ func TestRun(t *testing.T) {
 	if _, err := exec.LookPath("nutcracker"); err == nil {
 		contestants = append(contestants, twemproxy)
 	}
-	out := t.TempDir()
-	opt, err := parseFlags([]string{"-quick", "-rounds", "1", "-n", "5000", "-out", out,
-		"-only", "P=1 ", "-contestants", strings.Join(contestants, ",")})
+	out, forwarder := t.TempDir(), filepath.Join(t.TempDir(), "bare")
+	if b, err := exec.Command("go", "build", "-o", forwarder, "./bare").CombinedOutput(); err != nil {
+		t.Fatalf("build the bare forwarder: %v\n%s", err, b)
+	}
+	opt, err := parseFlags([]string{"-quick", "-rounds", "1", "-n", "5000", "-out", out, "-bare", forwarder,
+		"-only", "P=1 ", "-contestants", strings.Join(append(contestants, bare), ",")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,8 +174,9 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// GET and SET through TCP and GET through a socket, and the heading.
-	if got, want := strings.Count(string(raw), "\n"), 3*len(contestants)+1; got != want {
+	// GET and SET through TCP and GET through a socket, the bare forwarder's GET
+	// through TCP, and the heading.
+	if got, want := strings.Count(string(raw), "\n"), 3*len(contestants)+2; got != want {
 		t.Errorf("raw.csv has %d lines, want %d:\n%s", got, want, raw)
 	}
 }

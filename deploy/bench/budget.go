@@ -27,7 +27,9 @@ func (r *results) budgets() string {
 	b.WriteString("|---|--:|--:|--:|---|---|--:|--:|--:|\n")
 	for _, c := range r.cells {
 		for _, name := range r.contestants {
-			b.WriteString(r.budgetRow(c, name, runtime.NumCPU()))
+			if c.isFor(name) {
+				b.WriteString(r.budgetRow(c, name, runtime.NumCPU()))
+			}
 		}
 	}
 	return b.String()

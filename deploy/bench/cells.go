@@ -7,10 +7,11 @@ const (
 	direct    = "direct"
 	haproxy   = "haproxy"
 	twemproxy = "twemproxy"
+	bare      = "bare" // the yardstick, see the command of that name
 	sluice    = "sluice"
 )
 
-var allContestants = []string{direct, haproxy, twemproxy, sluice}
+var allContestants = []string{direct, haproxy, twemproxy, bare, sluice}
 
 // Ways to reach a contestant.
 const (
@@ -34,6 +35,12 @@ type cell struct {
 // String is what -only is matched against.
 func (c cell) String() string {
 	return fmt.Sprintf("%s P=%d c=%d d=%d %s", c.command, c.pipeline, c.clients, c.bytes, c.via)
+}
+
+// isFor says whether a contestant can take part: the bare forwarder knows one size
+// of request and reply.
+func (c cell) isFor(name string) bool {
+	return name != bare || c.command == "GET" && c.bytes == sizes[0] && c.via == viaTCP
 }
 
 // warmUp returns how many requests tell the speed roughly, and not less than
@@ -108,6 +115,7 @@ var goals = []goal{
 	ratioGoal("GET P=1, by direct", small("GET", 1, viaTCP), direct, viaTCP, 0.85),
 	ratioGoal("GET P=16, by direct", small("GET", 16, viaTCP), direct, viaTCP, 0.92),
 	ratioGoal("GET P=16, by twemproxy's", small("GET", 16, viaTCP), twemproxy, viaTCP, 2),
+	ratioGoal("GET P=16, by the bare forwarder's", small("GET", 16, viaTCP), bare, viaTCP, 0.95),
 	ratioGoal("SET P=1, by direct", small("SET", 1, viaTCP), direct, viaTCP, 0.85),
 	ratioGoal("SET P=16, by direct", small("SET", 16, viaTCP), direct, viaTCP, 0.85),
 	ratioGoal("GET P=1 through a unix socket, by direct TCP", small("GET", 1, viaUnix), direct, viaTCP, 1.0),

@@ -31,6 +31,7 @@ type options struct {
 	quick       bool
 	out         string
 	sluice      string
+	bare        string
 	loops       int
 	list        bool
 }
@@ -62,6 +63,7 @@ func parseFlags(args []string) (options, error) {
 	fs.BoolVar(&o.quick, "quick", false, "only the cells that the goals are about: two to three minutes")
 	fs.StringVar(&o.out, "out", "deploy/bench/out", "`directory` for table.md and raw.csv")
 	fs.StringVar(&o.sluice, "sluice", "bin/sluice", "`path` of the sluice binary")
+	fs.StringVar(&o.bare, "bare", "bin/bare", "`path` of the bare forwarder")
 	fs.IntVar(&o.loops, "loops", 1, "event loops of sluice; HAProxy gets as many threads, twemproxy has one")
 	fs.BoolVar(&o.list, "list", false, "print the cells and end")
 	if err := fs.Parse(args); err != nil {
@@ -142,6 +144,9 @@ func measure(ctx context.Context, opt options, st *stage, cells []cell, raw *csv
 				slices.Reverse(order)
 			}
 			for _, name := range order {
+				if !c.isFor(name) {
+					continue
+				}
 				key := c.String() + " " + name
 				n := c.warmUp()
 				if round > 0 {

@@ -73,7 +73,9 @@ func (r *results) report(head string) string {
 	b.WriteString("|---|--:|--:|--:|---|---|--:|--:|--:|--:|--:|--:|--:|\n")
 	for _, c := range r.cells {
 		for _, name := range r.contestants {
-			b.WriteString(r.row(c, name))
+			if c.isFor(name) {
+				b.WriteString(r.row(c, name))
+			}
 		}
 	}
 	if part, ok := r.replicaReads(); ok {
@@ -156,7 +158,10 @@ func describe(ctx context.Context, opt options, took time.Duration) string {
 		sluice:    {opt.sluice, "version"},
 	}
 	for _, name := range opt.contestants {
-		argv := commands[name]
+		argv, ok := commands[name]
+		if !ok {
+			continue // the bare forwarder has no version
+		}
 		line := firstLine(exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput())
 		if words := strings.Fields(line); name == direct && len(words) > 2 {
 			line = strings.Join(words[:3], " ") // the rest is of its build

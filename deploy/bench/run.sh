@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares sluice with direct Redis, HAProxy and twemproxy on this machine and
-# prints a table (README.md beside this file says how to read it). Installs what
+# Compares sluice with direct Redis, HAProxy, twemproxy and a forwarder that does
+# nothing else on this machine, and prints a table (README.md beside this file says how to read it). Installs what
 # is missing, builds sluice and the benchmark, and hands all arguments to the
 # latter: -quick, -rounds, -only, -contestants, ...; -help lists them.
 set -euo pipefail
@@ -18,5 +18,5 @@ have nutcracker || [ -x /usr/sbin/nutcracker ] || missing+=(nutcracker)
 PATH=$PATH:/usr/sbin # where Debian puts the two, and not in every user's PATH
 
 build_sluice
-go build -trimpath -buildvcs=false -o bin/bench ./deploy/bench
+go build -trimpath -buildvcs=false -o bin/ ./deploy/bench ./deploy/bench/bare
 exec bin/bench "$@"

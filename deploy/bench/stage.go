@@ -164,6 +164,9 @@ func (st *stage) startContestant(ctx context.Context, name string, opt options) 
 	st.contestants[name] = c
 	answers := func() error {
 		for _, via := range []string{viaTCP, viaUnix} {
+			if name == bare && via == viaUnix {
+				continue
+			}
 			if err := c.probe(via); err != nil {
 				return fmt.Errorf("%s via %s: %w", name, via, err)
 			}
@@ -238,6 +241,12 @@ listen redis
 		}
 		return []string{"nutcracker", "-c", config, "-a", "127.0.0.1", "-s", strconv.Itoa(stats),
 			"-p", filepath.Join(st.dir, name+".pid"), "-o", filepath.Join(st.dir, name+".log")}, os.WriteFile(config, []byte(text), 0o644)
+	case bare:
+		argv := []string{opt.bare, "-listen", addr, "-request", strconv.Itoa(len(probeRequest())), "-reply", strconv.Itoa(len(probeReply()))}
+		for _, s := range st.servers[1:] {
+			argv = append(argv, s.Addr())
+		}
+		return argv, nil
 	default:
 		admin, err := localredis.FreePort()
 		if err != nil {
@@ -261,11 +270,10 @@ func (c *contestant) probe(via string) error {
 	}
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	size := sizes[0]
-	if _, err := io.WriteString(conn, request("GET", fmt.Sprintf("%s%012d", keyPrefix(size), 0))); err != nil {
+	if _, err := io.WriteString(conn, probeRequest()); err != nil {
 		return err
 	}
-	want := fmt.Sprintf("$%d\r\n%s\r\n", size, strings.Repeat("x", size))
+	want := probeReply()
 	got := make([]byte, len(want))
 	if n, err := io.ReadFull(conn, got); err != nil {
 		return fmt.Errorf("GET answered %q: %w", got[:n], err)
@@ -274,6 +282,16 @@ func (c *contestant) probe(via string) error {
 		return fmt.Errorf("GET answered %q", got)
 	}
 	return nil
+}
+
+// probeRequest asks for a key of the first size, in as many bytes as redis-benchmark does.
+func probeRequest() string {
+	return request("GET", fmt.Sprintf("%s%012d", keyPrefix(sizes[0]), 0))
+}
+
+// probeReply is the answer.
+func probeReply() string {
+	return fmt.Sprintf("$%d\r\n%s\r\n", sizes[0], strings.Repeat("x", sizes[0]))
 }
 
 // request returns a command as RESP: twemproxy knows no inline commands.
