@@ -2,13 +2,10 @@ package proxy_test
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,8 +15,7 @@ import (
 	"github.com/sluice-io/sluice/resp/localredis"
 )
 
-// figureKeys is how many keys the load of the figures chooses from, each as
-// likely as any other.
+// figureKeys is how many keys the load of the figures chooses from.
 const figureKeys = 100_000
 
 // figures are of one run of a load.
@@ -77,59 +73,22 @@ func cpu(t testing.TB, s *localredis.Server) float64 {
 	return infoNumber(t, s, "cpu", "used_cpu_sys_main_thread:") + infoNumber(t, s, "cpu", "used_cpu_user_main_thread:")
 }
 
-// measure has clients read nine times of ten and write once, for d. With a pace
-// each client waits that long between two commands, so that two runs do the
-// same; without one they do what they can.
-func (c *cluster) measure(t testing.TB, reg *prometheus.Registry, clients int, pace, d time.Duration) (f figures) {
+// measure runs a load. With a pace two runs do the same.
+func (c *cluster) measure(t testing.TB, reg *prometheus.Registry, pace, d time.Duration) (f figures) {
 	t.Helper()
-	var wg sync.WaitGroup
-	var done atomic.Int64
-	end := make(chan struct{})
-	conns := make([]*wire, clients)
-	for i := range conns {
-		var err error
-		if conns[i], err = dialWire(c.addr); err != nil {
-			t.Fatal(err)
-		}
-	}
 	r0, m0 := served(t, reg)
 	cpu0, roles0, usec0 := cpu(t, c.master), float64(calls(t, c.master, "role")), roleUsec(t, c.master)
 	began := time.Now()
-	for i, w := range conns {
-		wg.Go(func() {
-			rng := rand.New(rand.NewPCG(uint64(i), 11))
-			defer func() { _ = w.Close() }()
-			for {
-				select {
-				case <-end:
-					return
-				default:
-				}
-				key := "key:" + strconv.Itoa(rng.IntN(figureKeys))
-				cmd := []string{"GET", key}
-				if rng.IntN(10) == 0 {
-					cmd = []string{"SET", key, "a value of thirty-two bytes size"}
-				}
-				if _, err := w.do(cmd...); err != nil {
-					t.Error(err)
-					return
-				}
-				done.Add(1)
-				if pace > 0 {
-					time.Sleep(pace)
-				}
-			}
-		})
+	did, err := mixedLoad{Addr: c.addr, Clients: 50, Keys: figureKeys, Pace: pace, For: d}.start()
+	if err != nil {
+		t.Fatal(err)
 	}
-	time.Sleep(d) // the length of the measurement
-	close(end)
-	wg.Wait()
 	took := time.Since(began).Seconds()
 	f.masterCPU = (cpu(t, c.master) - cpu0) / took
 	f.roles = (float64(calls(t, c.master, "role")) - roles0) / took
 	f.roleCPU = (roleUsec(t, c.master) - usec0) / 1e6 / took
 	r, m := served(t, reg)
-	f.rate = float64(done.Load()) / took
+	f.rate = float64(did.Commands) / did.Took.Seconds()
 	f.replicas = (r - r0) / max(1, r-r0+m-m0)
 	return f
 }
@@ -160,14 +119,14 @@ func TestReplicasServeCausalReads(t *testing.T) {
 	for n := range rounds {
 		for i := range modes {
 			i ^= n & 1 // in turned order every other round
-			full[i] = append(full[i], fronts[i].measure(t, regs[i], 50, 0, length))
+			full[i] = append(full[i], fronts[i].measure(t, regs[i], 0, length))
 		}
 		if rounds == 1 {
 			break
 		}
 		for i := range modes {
 			i ^= n & 1
-			paced[i] = append(paced[i], fronts[i].measure(t, regs[i], 50, 5*time.Millisecond, length))
+			paced[i] = append(paced[i], fronts[i].measure(t, regs[i], 5*time.Millisecond, length))
 		}
 	}
 	over := func(list []figures, of func(figures) float64) float64 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,6 +23,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if l := os.Getenv(loadEnv); l != "" {
+		if err := runLoad(l); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	// A toxic does not end before what it holds, for a link that was cut, is due.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
