@@ -79,7 +79,7 @@ func (c *cluster) measure(t testing.TB, reg *prometheus.Registry, pace, d time.D
 	r0, m0 := served(t, reg)
 	cpu0, roles0, usec0 := cpu(t, c.master), float64(calls(t, c.master, "role")), roleUsec(t, c.master)
 	began := time.Now()
-	did, err := mixedLoad{Addr: c.addr, Clients: 50, Keys: figureKeys, Pace: pace, For: d}.start()
+	did, err := mixedLoad{Addr: c.addr, Clients: 50, Keys: figureKeys, Pace: pace, For: d}.run()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,9 +17,9 @@ import (
 // loadEnv holds, for a process that is to be a load, which.
 const loadEnv = "SLUICE_TEST_LOAD"
 
-// mixedLoad has clients read nine times of ten and write once. It is run by a process
-// of its own: in the proxy's its goroutines would wait for one scheduler with
-// those of the proxy, as no user's do.
+// mixedLoad has clients read nine times of ten and write once. It runs in a
+// process of its own: in the proxy's, the sampler's goroutines would wait behind
+// those of the clients, as they do for no user.
 type mixedLoad struct {
 	Addr    string
 	Clients int
@@ -34,8 +34,8 @@ type loadResult struct {
 	Took     time.Duration
 }
 
-// start runs the load in another process and waits for its end.
-func (l mixedLoad) start() (r loadResult, err error) {
+// run runs the load in another process.
+func (l mixedLoad) run() (r loadResult, err error) {
 	arg, err := json.Marshal(l)
 	if err != nil {
 		return r, err

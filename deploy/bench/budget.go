@@ -26,10 +26,8 @@ func (r *results) budgets() string {
 	b.WriteString("\n| command | P | clients | bytes | via | contestant | client + proxy + Redis = CPU us/cmd | CPUs busy | all CPUs busy, by direct |\n")
 	b.WriteString("|---|--:|--:|--:|---|---|--:|--:|--:|\n")
 	for _, c := range r.cells {
-		for _, name := range r.contestants {
-			if c.isFor(name) {
-				b.WriteString(r.budgetRow(c, name, runtime.NumCPU()))
-			}
+		for _, name := range c.among(r.contestants) {
+			b.WriteString(r.budgetRow(c, name, runtime.NumCPU()))
 		}
 	}
 	return b.String()

@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // The contestants, in the table's order. direct is Redis' master itself.
 const (
@@ -37,10 +40,12 @@ func (c cell) String() string {
 	return fmt.Sprintf("%s P=%d c=%d d=%d %s", c.command, c.pipeline, c.clients, c.bytes, c.via)
 }
 
-// isFor says whether a contestant can take part: the bare forwarder knows one size
-// of request and reply.
-func (c cell) isFor(name string) bool {
-	return name != bare || c.command == "GET" && c.bytes == sizes[0] && c.via == viaTCP
+// among returns those of the contestants that can take part: the bare forwarder
+// knows one size of request and reply, and no unix socket.
+func (c cell) among(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return name == bare && (c.command != "GET" || c.bytes != sizes[0] || c.via != viaTCP)
+	})
 }
 
 // warmUp returns how many requests tell the speed roughly, and not less than

@@ -139,14 +139,11 @@ func measure(ctx context.Context, opt options, st *stage, cells []cell, raw *csv
 	requests := map[string]int{}
 	for round := 0; round <= opt.rounds; round++ {
 		for i, c := range cells {
-			order := slices.Clone(opt.contestants)
+			order := c.among(opt.contestants)
 			if round%2 == 0 { // so that nobody always runs after the same other
 				slices.Reverse(order)
 			}
 			for _, name := range order {
-				if !c.isFor(name) {
-					continue
-				}
 				key := c.String() + " " + name
 				n := c.warmUp()
 				if round > 0 {

@@ -72,10 +72,8 @@ func (r *results) report(head string) string {
 	b.WriteString("\n| command | P | clients | bytes | via | contestant | krps | by direct | by direct TCP | p50 ms | p99 ms | proxy CPU us/cmd, user + sys | Redis CPU us/cmd |\n")
 	b.WriteString("|---|--:|--:|--:|---|---|--:|--:|--:|--:|--:|--:|--:|\n")
 	for _, c := range r.cells {
-		for _, name := range r.contestants {
-			if c.isFor(name) {
-				b.WriteString(r.row(c, name))
-			}
+		for _, name := range c.among(r.contestants) {
+			b.WriteString(r.row(c, name))
 		}
 	}
 	if part, ok := r.replicaReads(); ok {

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Compares sluice with direct Redis, HAProxy, twemproxy and a forwarder that does
-# nothing else on this machine, and prints a table (README.md beside this file says how to read it). Installs what
-# is missing, builds sluice and the benchmark, and hands all arguments to the
-# latter: -quick, -rounds, -only, -contestants, ...; -help lists them.
+# nothing else on this machine, and prints a table (README.md beside this file
+# says how to read it). Installs what is missing, builds sluice and the benchmark,
+# and hands all arguments to the latter: -quick, -rounds, -only, -contestants, ...;
+# -help lists them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . deploy/common.sh

@@ -35,7 +35,7 @@ func run(args []string) error {
 		return err
 	}
 	if *request <= 0 || *reply <= 0 || fs.NArg() == 0 {
-		return errors.New("usage: bare -listen ADDRESS -request BYTES -reply BYTES NODE...")
+		return errors.New("usage: bare -listen ADDRESS -request BYTES -reply BYTES NODE [NODE]")
 	}
 	f := &forwarder{request: *request, reply: *reply, clients: map[int32]*client{}}
 	if err := f.open(*listen, fs.Args()); err != nil {
