@@ -157,15 +157,18 @@ fuzz() {
 # then, and only then, the target runs once more.
 fuzz_target() {
   local out status=0
-  out=$(fuzz_once "$@") || status=1
+  out=$(fuzz_once "$@" | progress) || status=1
   if [ $status = 1 ] && only_deadline "$out"; then
     say "fuzz: no input has failed, it was go.dev/issue/75804: $2 once more"
     status=0
-    out=$(fuzz_once "$@") || status=1
+    out=$(fuzz_once "$@" | progress) || status=1
   fi
   printf '%s\n' "$out"
   return $status
 }
+
+# progress shows how far go is as it goes, and passes the rest on.
+progress() { sed -u -e '/^fuzz: elapsed/{w /dev/stderr' -e 'd}'; }
 
 # What is new is minimized by tries, not for the minute that is the default: it
 # would take all the time of a slow target.

@@ -60,9 +60,8 @@ type forwarder struct {
 type node struct {
 	fd       int
 	out      []byte
-	waiting  []share // in the order of their requests; those before first are done
-	first    int
-	inFlight int // bytes of replies that are to come
+	waiting  []share // in the order of their requests
+	inFlight int     // bytes of replies that are to come
 }
 
 // share is what of a node's replies is a client's.

@@ -81,14 +81,14 @@ func (f *forwarder) choose() {
 func (f *forwarder) requests(c *client) error {
 	n := recv(c.fd, f.buf[:])
 	data := f.buf[:max(n, 0)]
-	switch asks := bytes.Count(data, []byte("CONFIG")); {
+	switch {
 	case n <= 0:
 		fd := c.fd
 		delete(f.clients, int32(fd))
 		c.fd = -1 // the number may soon be another's
 		return unix.Close(fd)
-	case asks > 0:
-		c.out = append(c.out, bytes.Repeat([]byte("-ERR not here\r\n"), asks)...)
+	case bytes.HasPrefix(data, []byte("*3\r\n")): // CONFIG GET, some at once
+		c.out = append(c.out, bytes.Repeat([]byte("-ERR not here\r\n"), bytes.Count(data, []byte("*3\r\n")))...)
 		f.answered = append(f.answered, c)
 		return nil
 	case n%f.request != 0:
@@ -108,11 +108,12 @@ func (f *forwarder) replies(from *node) error {
 		return errors.New("a node has closed its connection")
 	}
 	from.inFlight -= n
+	done := 0
 	for data := f.buf[:n]; len(data) > 0; {
-		if from.first == len(from.waiting) {
+		if done == len(from.waiting) {
 			return fmt.Errorf("a node has sent %d bytes too many", len(data))
 		}
-		s := &from.waiting[from.first]
+		s := &from.waiting[done]
 		part := data[:min(len(data), s.left)]
 		if len(s.to.out) == 0 {
 			f.answered = append(f.answered, s.to)
@@ -120,11 +121,10 @@ func (f *forwarder) replies(from *node) error {
 		s.to.out = append(s.to.out, part...)
 		data = data[len(part):]
 		if s.left -= len(part); s.left == 0 {
-			from.first++
+			done++
 		}
 	}
-	from.waiting = from.waiting[:copy(from.waiting, from.waiting[from.first:])]
-	from.first = 0
+	from.waiting = from.waiting[:copy(from.waiting, from.waiting[done:])]
 	return nil
 }
 
